@@ -1,0 +1,120 @@
+// Package engine is the seam between modelgate and whatever computes a graph: tensors in, tensors out.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+)
+
+// An Engine opens graphs. Opening may take seconds and allocate a model's weights.
+type Engine interface {
+	// Open loads the graph at path (an .onnx file whose external data, if any, lies beside it).
+	// An error that wraps ErrGraph says that the graph itself is at fault, so that trying again is pointless.
+	Open(ctx context.Context, path string, o Options) (Session, error)
+}
+
+// Options say how a graph is run. The zero Options are good.
+type Options struct {
+	Threads int // threads inside one Run; 0 means the engine's choice for this machine
+}
+
+// A Session is a loaded graph. All methods but Close are safe for concurrent use.
+type Session interface {
+	Inputs() []TensorSpec
+	Outputs() []TensorSpec
+	// Run computes the outputs, in the order of Outputs, from the inputs, in the order of Inputs. The leading dimension is the
+	// batch. When ctx ends first, Run returns ctx's error soon, and the session stays usable. The inputs aren't kept.
+	Run(ctx context.Context, inputs []Tensor) (outputs []Tensor, err error)
+	// Close frees the graph. It waits for runs in progress; a later Run returns ErrClosed. Closing twice is harmless.
+	Close() error
+}
+
+var (
+	// ErrClosed says that the session was closed.
+	ErrClosed = errors.New("the session is closed")
+	// ErrGraph says that the graph can't be loaded or doesn't do what it declares.
+	ErrGraph = errors.New("the graph can't be used")
+	// ErrInput says that the inputs don't fit the graph: names, types or shapes.
+	ErrInput = errors.New("the inputs don't fit the graph")
+)
+
+// DType is the type of a tensor's elements.
+type DType int
+
+// The element types that cross this seam.
+const (
+	Invalid DType = iota
+	Float32
+	Float64
+	Int64
+	Int32
+	Uint8
+	Bool
+	String
+)
+
+var dtypeNames = [...]string{"invalid", "float32", "float64", "int64", "int32", "uint8", "bool", "string"}
+
+func (t DType) String() string {
+	if t < 0 || int(t) >= len(dtypeNames) {
+		return fmt.Sprintf("dtype(%d)", int(t))
+	}
+	return dtypeNames[t]
+}
+
+// A TensorSpec is what a graph declares of an input or output.
+type TensorSpec struct {
+	Name  string
+	Type  DType
+	Shape []int64 // -1 where the graph leaves a dimension open
+	// Map says that the output is a sequence of maps from label to number (skl2onnx's ZipMap); Run gives it as a Float32
+	// tensor of shape (batch, labels) with Keys.
+	Map bool
+}
+
+func (s TensorSpec) String() string { return fmt.Sprintf("%s %v%v", s.Name, s.Type, s.Shape) }
+
+// A Tensor is a dense array in row-major order.
+type Tensor struct {
+	Shape []int64
+	Data  any      // []float32, []float64, []int64, []int32, []uint8, []bool or []string, of Elements(Shape) elements
+	Keys  []string // for a Map output: the labels of the columns
+}
+
+// Type is the type of t's elements.
+func (t Tensor) Type() DType {
+	switch t.Data.(type) {
+	case []float32:
+		return Float32
+	case []float64:
+		return Float64
+	case []int64:
+		return Int64
+	case []int32:
+		return Int32
+	case []uint8:
+		return Uint8
+	case []bool:
+		return Bool
+	case []string:
+		return String
+	}
+	return Invalid
+}
+
+// Elements is the product of the dimensions, or an error for a negative dimension or a product that overflows.
+func Elements(shape []int64) (int, error) {
+	n := int64(1)
+	for _, d := range shape {
+		if d < 0 {
+			return 0, fmt.Errorf("shape %v has a negative dimension", shape)
+		}
+		if d != 0 && n > math.MaxInt/d {
+			return 0, fmt.Errorf("shape %v is too large", shape)
+		}
+		n *= d
+	}
+	return int(n), nil
+}
