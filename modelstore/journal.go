@@ -42,7 +42,7 @@ type Saved struct {
 
 // A Hold keeps a model where the operator put it until the registry's pointer differs from what it was then.
 type Hold struct {
-	Pointer Version   `json:"pointer"` // what the pointer named when the hold began
+	Pointer Version   `json:"pointer"` // what the pointer named when the hold began; zero until the registry could be asked
 	Since   time.Time `json:"since"`
 	Why     string    `json:"why"` // "rollback", "promote"
 }

@@ -1,0 +1,276 @@
+package modelstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// mostCandidates bounds how many versions one pass judges when candidates are the newest ones.
+const mostCandidates = 20
+
+// errPointerMoved says that the registry's pointer moved while its version was being fetched.
+var errPointerMoved = errors.New("the registry's pointer moved meanwhile")
+
+// pass looks at the registry once and does what the policy says. An error means that the registry couldn't be asked or that a
+// candidate failed for now: the pass is due again soon.
+func (u *Updater) pass(ctx context.Context, m *model) error {
+	u.update(m, "", func(p *progress) { p.checking = true })
+	defer u.update(m, "", func(p *progress) { p.checking = false })
+	candidates, err := u.candidates(ctx, m)
+	if err != nil {
+		return err
+	}
+	if len(candidates) == 0 {
+		return nil
+	}
+	pointer := candidates[0]
+	if err := u.noticePointer(m, pointer); err != nil {
+		return err
+	}
+	for _, c := range candidates {
+		taken, err := u.consider(ctx, m, c)
+		if err != nil {
+			return err
+		}
+		if taken {
+			break
+		}
+	}
+	if pointer.Same(m.saved.LastPointer) && pointer.Pointer == m.saved.LastPointer.Pointer {
+		return nil
+	}
+	if pointerKindChanged(State{Candidate: pointer, LastPointer: m.saved.LastPointer}) {
+		return nil // it isn't followed until the operator says so
+	}
+	return u.save(m, func(s *Saved) { s.LastPointer = pointer })
+}
+
+// candidates are the versions to judge, best first: the promoted one, or the newest ones. None is no error.
+func (u *Updater) candidates(ctx context.Context, m *model) ([]Version, error) {
+	if !m.Rules.Newest {
+		v, err := u.src.Latest(ctx, m.Name)
+		switch {
+		case errors.Is(err, ErrNoModel) || errors.Is(err, ErrNoVersion):
+			return nil, nil
+		case err != nil:
+			return nil, fmt.Errorf("ask the registry for %s: %w", m.Name, err)
+		}
+		return []Version{v}, nil
+	}
+	vs, err := u.src.Versions(ctx, m.Name)
+	switch {
+	case errors.Is(err, ErrNoModel):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("ask the registry for the versions of %s: %w", m.Name, err)
+	}
+	active := m.saved.Active
+	for i, v := range vs {
+		vs[i].Pointer = "newest"
+		if i == mostCandidates || i > 0 && !active.IsZero() && v.Number <= active.Number {
+			return vs[:i], nil // the newest is judged even if it is no news, so that the decision about it is current
+		}
+	}
+	return vs, nil
+}
+
+// noticePointer ends a hold when the registry's pointer has moved since it began.
+func (u *Updater) noticePointer(m *model, pointer Version) error {
+	h := m.saved.Hold
+	switch {
+	case h == nil:
+		return nil
+	case h.Pointer.IsZero(): // this is the pointer that the hold is against
+		return u.save(m, func(s *Saved) { s.Hold = &Hold{Pointer: pointer, Since: h.Since, Why: h.Why} })
+	case held(State{Rules: m.Rules, Candidate: pointer, Hold: h}):
+		return nil
+	}
+	u.o.Logger.Info("hold ended: the registry's pointer moved", "model", m.Name, "from", h.Pointer.ID(), "to", pointer.ID())
+	return u.save(m, func(s *Saved) { s.Hold = nil })
+}
+
+// consider judges one candidate and takes it if the policy says so.
+func (u *Updater) consider(ctx context.Context, m *model, c Version) (taken bool, err error) {
+	active, _ := u.slots.Serving(m.Name)
+	if !c.Same(active) {
+		if c.F1, err = u.src.F1(ctx, c); err != nil {
+			return false, fmt.Errorf("read the F1 of %v: %w", c, err)
+		}
+	}
+	d := u.o.Policy(State{Rules: m.Rules, Active: active, Candidate: c, LastPointer: m.saved.LastPointer,
+		Pin: m.saved.Pin, Hold: m.saved.Hold, Quarantined: m.saved.quarantined(c)})
+	switch d.Action {
+	case Keep:
+		return true, nil
+	case Refuse:
+		u.noteOnce(m, c, Entry{Candidate: c, Active: active, Outcome: Refused, Code: d.Code, Reason: d.Reason, Actor: "policy"})
+		return false, nil
+	}
+	err = u.bring(ctx, m, c, bringing{decision: d, actor: "policy", recheck: !m.Rules.Newest})
+	if errors.Is(err, ErrPermanent) {
+		return false, nil // in quarantine; an older candidate may still do
+	}
+	return err == nil, err
+}
+
+// bringing says how and why a version is brought into service.
+type bringing struct {
+	decision Decision
+	actor    string
+	recheck  bool         // look at the registry's pointer again before the swap
+	also     func(*Saved) // what else to save with the swap
+}
+
+// bring fetches v if it isn't on disk, and swaps it in. It writes the ledger, whatever comes of it; a permanent failure puts v into quarantine.
+func (u *Updater) bring(ctx context.Context, m *model, v Version, how bringing) error {
+	active, _ := u.slots.Serving(m.Name)
+	u.update(m, "candidate", func(p *progress) { p.candidate, p.phase = v, PhaseFetch })
+	defer u.update(m, "candidate", func(p *progress) { p.candidate, p.phase = Version{}, "" })
+
+	t := Timings{}
+	e := Entry{Candidate: v, Active: active, Outcome: Swapped, Code: how.decision.Code, Reason: how.decision.Reason, Actor: how.actor}
+	if how.decision.Action == Return {
+		e.Outcome = RolledBack
+	}
+	digest, err := u.fetchAndSwap(ctx, m, v, how, t)
+	e.Seconds = t.Seconds()
+	if err != nil {
+		return u.bringFailed(ctx, m, v, e, err)
+	}
+	e.Candidate.Digest = digest
+	u.live(m, e)
+	u.afterSwap(ctx, m, e.Candidate, how.actor)
+	return nil
+}
+
+// fetchAndSwap is the straight line of a version: cache or registry, digest, load, warm-up, state on disk, publication.
+func (u *Updater) fetchAndSwap(ctx context.Context, m *model, v Version, how bringing, t Timings) (digest string, err error) {
+	b, err := u.bundle(ctx, m, v, t)
+	if err != nil {
+		return "", err
+	}
+	if how.recheck {
+		now, err := u.src.Latest(ctx, m.Name)
+		if err == nil && !now.Same(v) {
+			err = fmt.Errorf("%w: from %v to %v", errPointerMoved, v, now)
+		}
+		if err != nil {
+			b.Release()
+			return "", fmt.Errorf("look at the registry again before the swap to %v: %w", v, err)
+		}
+	}
+	u.update(m, "candidate", func(p *progress) { p.phase = PhaseLoad })
+	st, err := u.slots.Swap(ctx, b, func() error {
+		return u.save(m, func(s *Saved) { s.serve(b.Version); s.also(how.also) })
+	})
+	for p, d := range st {
+		t[p] = d
+	}
+	return b.Version.Digest, err
+}
+
+// bundle finds v on disk or fetches it.
+func (u *Updater) bundle(ctx context.Context, m *model, v Version, t Timings) (Bundle, error) {
+	b, ok, err := u.cache.Lookup(ctx, v)
+	if err != nil || ok {
+		b.Version.F1, b.Version.Pointer = v.F1, v.Pointer // what was decided on now, not what was cached then
+		return b, err
+	}
+	progress := func(done, total int64) {
+		u.update(m, "", func(p *progress) { p.done, p.total = done, total })
+	}
+	fetch := func(ctx context.Context, dir string) error { return u.src.Fetch(ctx, v, dir, progress) }
+	b, err = u.cache.Add(ctx, v, fetch, func(phase string, d time.Duration) {
+		t[Phase(phase)] = d
+		u.o.Observe(Event{Kind: PhaseEnded, Version: v, Phase: Phase(phase), Duration: d})
+	})
+	if err != nil {
+		return Bundle{}, fmt.Errorf("fetch %v: %w", v, err)
+	}
+	return b, nil
+}
+
+// bringFailed records a failure once, and puts the version into quarantine if trying again is pointless.
+func (u *Updater) bringFailed(ctx context.Context, m *model, v Version, e Entry, err error) error {
+	if ctx.Err() != nil && !errors.Is(err, ErrPermanent) {
+		return err // interrupted by an order or the end of the program: nobody's failure
+	}
+	e.Outcome, e.Code, e.Reason = Failed, "failed", err.Error()
+	switch {
+	case errors.Is(err, ErrPermanent):
+		e.Code = "quarantined"
+		if serr := u.save(m, func(s *Saved) { s.quarantine(v, err.Error()) }); serr != nil {
+			u.o.Logger.Error("the quarantine was not saved", "version", v.String(), "error", serr)
+		}
+	case errors.Is(err, errPointerMoved):
+		e.Code = "pointer_moved"
+	}
+	u.noteOnce(m, v, e)
+	return err
+}
+
+// afterSwap does what can wait until the new version serves. What goes wrong here is told, and changes nothing.
+func (u *Updater) afterSwap(ctx context.Context, m *model, v Version, actor string) {
+	if err := u.cache.Prune(ctx, m.Name, []Version{m.saved.Active, m.saved.Previous}); err != nil {
+		u.o.Logger.Warn("clean up the cache", "model", m.Name, "error", err)
+	}
+	p, ok := u.src.(Promoter)
+	if !ok || !m.Rules.Newest || actor != "policy" {
+		return
+	}
+	if err := p.MarkPromoted(ctx, v); err != nil {
+		u.record(m, Entry{Candidate: v, Active: v, Outcome: Noted, Code: "promotion_not_recorded", Actor: "policy",
+			Reason: fmt.Sprintf("%v serves, but the registry did not take its promotion: %v", v, err)})
+	}
+}
+
+// restore serves what served before a restart, or else the version before that.
+func (u *Updater) restore(ctx context.Context, m *model) {
+	defer u.update(m, "state", func(p *progress) { p.restored = true })
+	saved, err := u.journal.Load(m.Name)
+	if err != nil {
+		u.o.Logger.Error("the saved state can't be read; starting without it", "model", m.Name, "error", err)
+	}
+	m.saved = saved
+	u.update(m, "", func(p *progress) { p.saved = saved })
+	for _, v := range []Version{saved.Active, saved.Previous} {
+		if v.IsZero() || ctx.Err() != nil {
+			continue
+		}
+		err := u.restoreVersion(ctx, m, v)
+		if err == nil {
+			return
+		}
+		if ctx.Err() == nil {
+			u.record(m, Entry{Candidate: v, Outcome: Failed, Code: "not_restored", Reason: err.Error(), Actor: "restart"})
+		}
+	}
+}
+
+func (u *Updater) restoreVersion(ctx context.Context, m *model, v Version) error {
+	u.update(m, "candidate", func(p *progress) { p.candidate, p.phase = v, PhaseVerify })
+	defer u.update(m, "candidate", func(p *progress) { p.candidate, p.phase = Version{}, "" })
+	b, ok, err := u.cache.Lookup(ctx, v)
+	if err != nil {
+		return fmt.Errorf("find %v in the cache: %w", v, err)
+	}
+	if !ok {
+		return fmt.Errorf("%v is not in the cache, or was damaged there", v)
+	}
+	b.Version = v
+	u.update(m, "candidate", func(p *progress) { p.phase = PhaseLoad })
+	t, err := u.slots.Swap(ctx, b, func() error {
+		if v.Same(m.saved.Active) {
+			return nil
+		}
+		return u.save(m, func(s *Saved) { s.Active, s.Previous = v, Version{} })
+	})
+	if err != nil {
+		return err
+	}
+	u.live(m, Entry{Candidate: v, Outcome: Restored, Code: "restored", Actor: "restart", Seconds: t.Seconds(),
+		Reason: fmt.Sprintf("%v served before the restart", v)})
+	return nil
+}

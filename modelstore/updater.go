@@ -1,0 +1,290 @@
+package modelstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// ModelConfig names a model to keep up to date and the rules for it.
+type ModelConfig struct {
+	Name       string // served name, such as "text"
+	Registered string // name in the registry, for people; may be empty
+	Rules      Rules
+}
+
+// UpdaterOptions configure an Updater. The zero values are good where nothing else is said.
+type UpdaterOptions struct {
+	Models []ModelConfig
+	// Discover, if not nil, is asked every Interval for models that weren't known before.
+	Discover func(ctx context.Context) ([]ModelConfig, error)
+	// Interval is the time between two passes over one model; 0 means 30 minutes. Each wait is jittered by a tenth.
+	Interval time.Duration
+	// RetryAfter is the wait after a first failure; it doubles with each further one, up to Interval. 0 means 5 seconds.
+	RetryAfter time.Duration
+	Policy     Policy      // nil means Improve
+	Observe    func(Event) // nil means nobody
+	Logger     *slog.Logger
+}
+
+// slots is what the Updater needs of a Store, whatever it stores.
+type slots interface {
+	Serving(model string) (active, standby Version)
+	Swap(ctx context.Context, b Bundle, commit func() error) (Timings, error)
+	Rollback(ctx context.Context, model string, commit func(Version) error) (Timings, error)
+}
+
+// An Updater keeps the models of a store in step with a registry.
+//
+// It is level-based: each pass looks only at what is true now. One goroutine a model does everything to that model, one thing
+// after the other; models don't wait for each other. An operator's order interrupts a pass in progress, which starts again after it.
+// What is to serve is on disk before it serves. A candidate that fails changes nothing for callers.
+//
+// All methods are safe for concurrent use.
+type Updater struct {
+	o       UpdaterOptions
+	src     Source
+	slots   slots
+	cache   Cache
+	journal Journal
+
+	mu       sync.Mutex // guards what follows and the fields of each model that say so; never held across I/O or a callback
+	models   map[string]*model
+	watchers map[*watcher]struct{}
+	started  bool
+	ended    bool
+
+	loops sync.WaitGroup // one a model, while Run runs
+}
+
+// NewUpdater returns an Updater that does nothing until Run.
+func NewUpdater(src Source, store slots, cache Cache, journal Journal, o UpdaterOptions) *Updater {
+	if o.Interval <= 0 {
+		o.Interval = 30 * time.Minute
+	}
+	if o.RetryAfter <= 0 {
+		o.RetryAfter = 5 * time.Second
+	}
+	if o.Policy == nil {
+		o.Policy = Improve
+	}
+	if o.Observe == nil {
+		o.Observe = func(Event) {}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	u := &Updater{o: o, src: src, slots: store, cache: cache, journal: journal,
+		models: make(map[string]*model), watchers: make(map[*watcher]struct{})}
+	for _, c := range o.Models {
+		u.models[c.Name] = newModel(c)
+	}
+	return u
+}
+
+// A model is what the Updater knows of one model.
+type model struct {
+	ModelConfig
+	wake chan struct{} // capacity 1: there is an order
+
+	orders    []*order           // guarded by Updater.mu
+	interrupt context.CancelFunc // guarded by Updater.mu: ends the pass in progress; nil if none is
+	progress  progress           // guarded by Updater.mu: what Status tells
+
+	// The fields below belong to the model's goroutine.
+
+	saved    Saved
+	noted    map[string]string // by candidate: what the ledger was told last, so that it isn't told again each pass
+	failures int               // in a row
+}
+
+func newModel(c ModelConfig) *model {
+	return &model{ModelConfig: c, wake: make(chan struct{}, 1), noted: make(map[string]string)}
+}
+
+// An order is something that the operator wants done to a model.
+type order struct {
+	do        func(ctx context.Context) error
+	interrupt bool
+	done      chan error // buffered: the operator may have left
+}
+
+// Run keeps the models up to date until ctx ends, and returns when all its work has ended.
+func (u *Updater) Run(ctx context.Context) error {
+	u.mu.Lock()
+	if u.started {
+		u.mu.Unlock()
+		return errors.New("the updater ran already")
+	}
+	u.started = true
+	for _, m := range u.models {
+		u.startLocked(ctx, m)
+	}
+	u.mu.Unlock()
+	u.discover(ctx)
+	u.mu.Lock()
+	u.ended = true
+	for w := range u.watchers {
+		w.endLocked(ErrClosed)
+	}
+	u.mu.Unlock()
+	u.loops.Wait()
+	u.refuseOrders()
+	return nil
+}
+
+// discover adds models as they appear, until ctx ends.
+func (u *Updater) discover(ctx context.Context) {
+	if u.o.Discover == nil {
+		<-ctx.Done()
+		return
+	}
+	for ctx.Err() == nil {
+		found, err := u.o.Discover(ctx)
+		if err != nil && ctx.Err() == nil {
+			u.o.Logger.Warn("looking for models failed", "error", err)
+		}
+		u.mu.Lock()
+		for _, c := range found {
+			if u.models[c.Name] == nil && ctx.Err() == nil {
+				u.models[c.Name] = newModel(c)
+				u.startLocked(ctx, u.models[c.Name])
+			}
+		}
+		u.mu.Unlock()
+		wait(ctx, jittered(u.o.Interval), nil)
+	}
+}
+
+func (u *Updater) startLocked(ctx context.Context, m *model) {
+	u.loops.Add(1)
+	go func() {
+		defer u.loops.Done()
+		u.loop(ctx, m)
+	}()
+}
+
+// loop is a model's goroutine.
+func (u *Updater) loop(ctx context.Context, m *model) {
+	u.restore(ctx, m)
+	for due := true; ctx.Err() == nil; {
+		if o := u.nextOrder(m); o != nil {
+			err := o.do(ctx)
+			o.done <- err
+			due = true // an order may have changed what a pass would do
+			continue
+		}
+		if due {
+			due = u.interruptiblePass(ctx, m)
+			continue
+		}
+		due = wait(ctx, u.untilNextPass(m), m.wake)
+	}
+}
+
+// wait waits until d has passed (true), or there is something on wake (false), or ctx ends.
+func wait(ctx context.Context, d time.Duration, wake <-chan struct{}) (passed bool) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-wake:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+func jittered(d time.Duration) time.Duration {
+	return d - d/20 + rand.N(d/10+1)
+}
+
+// untilNextPass is the interval, or less while the model fails.
+func (u *Updater) untilNextPass(m *model) time.Duration {
+	d := u.o.Interval
+	if m.failures > 0 && m.failures <= 16 {
+		d = min(d, u.o.RetryAfter<<(m.failures-1))
+	}
+	return jittered(d)
+}
+
+func (u *Updater) nextOrder(m *model) *order {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(m.orders) == 0 {
+		return nil
+	}
+	o := m.orders[0]
+	m.orders = m.orders[1:]
+	return o
+}
+
+// interruptiblePass does a pass that an order may end. It returns true if it was ended by one, and so is still due.
+func (u *Updater) interruptiblePass(ctx context.Context, m *model) (due bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	u.mu.Lock()
+	if len(m.orders) > 0 {
+		u.mu.Unlock()
+		return true
+	}
+	m.interrupt = cancel
+	u.mu.Unlock()
+
+	err := u.pass(ctx, m)
+
+	u.mu.Lock()
+	m.interrupt = nil
+	u.mu.Unlock()
+	if err != nil && ctx.Err() != nil {
+		return true
+	}
+	u.passEnded(m, err)
+	return false
+}
+
+// order has do run on the model's goroutine and returns its error, or ctx's if that ends first; do goes on then.
+func (u *Updater) order(ctx context.Context, name string, interrupt bool, do func(ctx context.Context, m *model) error) error {
+	u.mu.Lock()
+	m := u.models[name]
+	if m == nil {
+		u.mu.Unlock()
+		return fmt.Errorf("%w: %q", ErrUnknownModel, name)
+	}
+	if u.ended {
+		u.mu.Unlock()
+		return ErrClosed
+	}
+	o := &order{do: func(ctx context.Context) error { return do(ctx, m) }, done: make(chan error, 1)}
+	m.orders = append(m.orders, o)
+	if interrupt && m.interrupt != nil {
+		m.interrupt()
+	}
+	u.mu.Unlock()
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+	select {
+	case err := <-o.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// refuseOrders answers the orders that came too late.
+func (u *Updater) refuseOrders() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, m := range u.models {
+		for _, o := range m.orders {
+			o.done <- ErrClosed
+		}
+		m.orders = nil
+	}
+}
