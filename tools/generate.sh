@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Writes the Go, gateway and OpenAPI code of proto/. The google/api and google/rpc protos that ours import come out of a pinned
+# Python wheel into .cache/googleapis.
+#
+#   tools/generate.sh            unpacks and generates
+#   tools/generate.sh protos     unpacks only (what buf lint needs)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+stamp=.cache/googleapis/.stamp
+if ! cmp -s "$stamp" tools/requirements-protos.txt; then
+  echo "generate: fetching the googleapis protos"
+  mkdir -p .cache/googleapis
+  scratch=$(mktemp -d .cache/googleapis.XXXXXX)
+  trap 'rm -rf "$scratch"' EXIT
+  python3 -m pip download --quiet --disable-pip-version-check --no-input --no-deps --require-hashes --only-binary=:all: \
+    --dest "$scratch" -r tools/requirements-protos.txt
+  python3 - "$scratch" .cache/googleapis <<'PY'
+import pathlib, sys, zipfile
+
+(wheel,) = pathlib.Path(sys.argv[1]).glob("*.whl")
+with zipfile.ZipFile(wheel) as archive:
+    for name in ("google/api/annotations.proto", "google/api/http.proto", "google/rpc/status.proto"):
+        archive.extract(name, sys.argv[2])
+PY
+  cp tools/requirements-protos.txt "$stamp"
+fi
+[ "${1:-}" = protos ] && exit 0
+
+tools/setup-python.sh lint
+export PATH="$PWD/.cache/tools-venv/bin:$PATH"
+buf generate
+echo "generate: proto/ and server/openapi/ are up to date"
