@@ -1,0 +1,103 @@
+// Package onnxfile reads what an ONNX file declares: inputs, outputs, operators and the side files it refers to.
+package onnxfile
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// ErrFormat says that a file isn't an ONNX graph, or breaks the limits of this package.
+var ErrFormat = errors.New("not an ONNX graph")
+
+// A File is what an ONNX file declares. Weights aren't read.
+type File struct {
+	IRVersion int64
+	Producer  string
+	Opsets    []Opset
+	Inputs    []Value // without those that only name an initializer
+	Outputs   []Value
+	Ops       []Op     // the operators that occur, subgraphs and functions included, each once, in order of appearance
+	External  []string // locations of external data as written in the file, each once, in order of appearance
+	Nodes     int      // nodes in all, subgraphs and functions included
+	Functions int      // functions that the file defines itself
+}
+
+// An Opset is a version of a set of operators. The empty domain is ai.onnx.
+type Opset struct {
+	Domain  string
+	Version int64
+}
+
+// An Op names an operator. The empty domain is ai.onnx.
+type Op struct{ Domain, Type string }
+
+// Kind says what sort of value an input or output is.
+type Kind int
+
+// The kinds of values. Only the shape of a tensor is kept.
+const (
+	Unknown Kind = iota
+	Tensor
+	Sequence
+	Map
+	SequenceOfMaps // what skl2onnx's ZipMap gives
+	Other          // sparse, optional or opaque
+)
+
+// ElemType is a tensor's element type, with the numbers of ONNX's TensorProto.DataType.
+type ElemType int32
+
+// The element types that callers tell apart.
+const (
+	Float   ElemType = 1
+	Uint8   ElemType = 2
+	Int32   ElemType = 6
+	Int64   ElemType = 7
+	String  ElemType = 8
+	Bool    ElemType = 9
+	Float16 ElemType = 10
+	Double  ElemType = 11
+)
+
+var elemNames = map[ElemType]string{
+	Float: "float", Uint8: "uint8", 3: "int8", 4: "uint16", 5: "int16", Int32: "int32", Int64: "int64", String: "string",
+	Bool: "bool", Float16: "float16", Double: "double", 12: "uint32", 13: "uint64", 16: "bfloat16",
+}
+
+func (t ElemType) String() string {
+	if s, ok := elemNames[t]; ok {
+		return s
+	}
+	return fmt.Sprintf("type %d", int32(t))
+}
+
+// A Value is an input or an output.
+type Value struct {
+	Name  string
+	Kind  Kind
+	Elem  ElemType // of a tensor; of a map or a sequence of maps: the values' type
+	Key   ElemType // of a map or a sequence of maps: the keys' type
+	Shape []int64  // of a tensor: -1 where a dimension is open; nil where even the rank is
+}
+
+// Read reads the file at path. It reads only what it needs, whatever the file's size. Its errors wrap ErrFormat unless the file can't be read.
+func Read(path string) (*File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is not a regular file", ErrFormat, path)
+	}
+	g, err := parse(newCursor(f, st.Size()))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return g, nil
+}
