@@ -235,6 +235,7 @@ func (u *Updater) restore(ctx context.Context, m *model) {
 	}
 	m.saved = saved
 	u.update(m, "", func(p *progress) { p.saved = saved })
+	defer u.recall(m)
 	for _, v := range []Version{saved.Active, saved.Previous} {
 		if v.IsZero() || ctx.Err() != nil {
 			continue

@@ -89,10 +89,32 @@ func (u *Updater) live(m *model, e Entry) {
 
 // noteOnce records a refusal or failure of c, unless the ledger was told the very same last time.
 func (u *Updater) noteOnce(m *model, c Version, e Entry) {
-	key, what := c.ID()+c.Created.String()+c.Source, e.Code+e.Reason
-	if m.noted[key] == what {
+	if m.noted[noteKey(c)] == e.Code+e.Reason {
 		return
 	}
-	m.noted[key] = what
+	m.noted[noteKey(c)] = e.Code + e.Reason
 	u.record(m, e)
+}
+
+func noteKey(c Version) string { return c.ID() + " " + c.Created.UTC().String() + " " + c.Source }
+
+// recall reads back what the ledger was told since the last swap.
+func (u *Updater) recall(m *model) {
+	entries, err := u.journal.History(m.Name, 200)
+	if err != nil {
+		u.o.Logger.Error("the ledger can't be read", "model", m.Name, "error", err)
+	}
+	for i, e := range entries {
+		if i == 0 {
+			u.update(m, "", func(p *progress) { p.last = e })
+		}
+		switch e.Outcome {
+		case Swapped, RolledBack:
+			return
+		case Refused, Failed:
+			if _, told := m.noted[noteKey(e.Candidate)]; !told {
+				m.noted[noteKey(e.Candidate)] = e.Code + e.Reason
+			}
+		}
+	}
 }

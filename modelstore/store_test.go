@@ -28,6 +28,17 @@ type lab struct {
 	loadErr    error
 	warmUpErr  error
 	beforeLoad func(modelstore.Version)
+
+	checkDir func(v modelstore.Version, dir string) error // says if dir isn't v's
+}
+
+func newLab(t testing.TB) *lab {
+	return &lab{t: t, checkDir: func(v modelstore.Version, dir string) error {
+		if want := "dir of " + v.String(); dir != want {
+			return fmt.Errorf("load(%v) got folder %q, want %q", v, dir, want)
+		}
+		return nil
+	}}
 }
 
 // weights is a loaded model of the lab.
@@ -48,8 +59,8 @@ func (l *lab) load(_ context.Context, v modelstore.Version, dir string) (*weight
 	if err != nil {
 		return nil, err
 	}
-	if want := "dir of " + v.String(); dir != want {
-		l.t.Errorf("load(%v) got folder %q, want %q", v, dir, want)
+	if err := l.checkDir(v, dir); err != nil {
+		return nil, err
 	}
 	n := l.alive.Add(1)
 	for m := l.mostEver.Load(); n > m && !l.mostEver.CompareAndSwap(m, n); m = l.mostEver.Load() {
@@ -106,7 +117,7 @@ func (l *lab) bundle(model string, number int64) modelstore.Bundle {
 }
 
 func newStore(t testing.TB, keep time.Duration) (*modelstore.Store[*weights], *lab) {
-	l := &lab{t: t}
+	l := newLab(t)
 	s := modelstore.New(l.load, modelstore.StoreOptions{KeepPrevious: keep, DrainTimeout: 10 * time.Second})
 	t.Cleanup(func() {
 		if err := s.Close(context.Background()); err != nil {
@@ -423,7 +434,7 @@ func TestReleasingTwicePanics(t *testing.T) {
 func TestPhasesAreTold(t *testing.T) {
 	var mu sync.Mutex
 	var told []string
-	l := &lab{t: t}
+	l := newLab(t)
 	s := modelstore.New(l.load, modelstore.StoreOptions{Observe: func(e modelstore.Event) {
 		mu.Lock()
 		defer mu.Unlock()
