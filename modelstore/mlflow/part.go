@@ -1,0 +1,103 @@
+package mlflow
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// note is kept beside a begun file: what it takes to continue it. Without a validator it can't be.
+type note struct {
+	Route     route  `json:"route"`
+	Validator string `json:"validator"`
+	Size      int64  `json:"size"`
+}
+
+// part is a file that is being downloaded.
+type part struct {
+	root *os.Root
+	name string // of the bytes; the note is name + ".json"
+	f    *os.File
+	size int64 // listed
+	have int64
+	note note
+	seen bool // an answer arrived: even an empty file is asked for once
+	stay bool // on the proxy, though it can't be resumed there: get-artifact doesn't work
+}
+
+// openPart continues what an earlier attempt left, if that can be trusted, or begins at 0.
+func openPart(root *os.Root, a artifact) (*part, error) {
+	sum := sha256.Sum256([]byte(a.path))
+	p := &part{root: root, name: filepath.Join(partFolder, hex.EncodeToString(sum[:12])), size: a.size}
+	f, err := root.OpenFile(p.name, os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	p.f = f
+	if err := p.resume(); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *part) resume() error {
+	b, err := p.root.ReadFile(p.name + ".json")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var n note
+	info, err := p.f.Stat()
+	if err != nil {
+		return err
+	}
+	known := json.Unmarshal(b, &n) == nil && (n.Route == routeProxy || n.Route == routeVersion) && n.Size == p.size
+	if !known || n.Validator == "" || !plain(n.Validator, 200) || info.Size() > p.size {
+		return p.reset(note{Route: routeProxy})
+	}
+	p.note, p.have = n, info.Size()
+	if p.have == p.size && p.size > 0 {
+		p.seen = true // complete, only the rename is missing
+	}
+	_, err = p.f.Seek(p.have, io.SeekStart)
+	return err
+}
+
+// reset begins at 0. The note is on disk before the first byte that it describes.
+func (p *part) reset(n note) error {
+	if err := p.f.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := p.f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	n.Size = p.size
+	p.have, p.note = 0, n
+	b, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	return p.root.WriteFile(p.name+".json", b, 0o640)
+}
+
+func (p *part) write(b []byte) error {
+	n, err := p.f.Write(b)
+	p.have += int64(n)
+	return err
+}
+
+// close makes the bytes durable, so that a name or a note never promises more than there is after a power cut.
+func (p *part) close() error { return errors.Join(p.f.Sync(), p.f.Close()) }
+
+// finish gives the complete file its name.
+func (p *part) finish(name string) error {
+	if err := p.root.Rename(p.name, name); err != nil {
+		return err
+	}
+	return p.root.Remove(p.name + ".json")
+}
