@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -128,6 +129,7 @@ type gateway struct {
 	rules modelstore.Rules
 	src   modelstore.Source
 
+	full  atomic.Bool // the disk takes no state
 	lab   *lab
 	store *modelstore.Store[*weights]
 	u     *modelstore.Updater
@@ -161,7 +163,7 @@ func (g *gateway) start() {
 		}}
 	}
 	g.store = modelstore.New(g.lab.load, modelstore.StoreOptions{KeepPrevious: 10 * time.Minute})
-	g.u = modelstore.NewUpdater(g.src, g.store, cache, data, modelstore.UpdaterOptions{
+	g.u = modelstore.NewUpdater(g.src, g.store, cache, fullDisk{data, &g.full}, modelstore.UpdaterOptions{
 		Models: []modelstore.ModelConfig{{Name: "text", Registered: "text_classification_model", Rules: g.rules}}})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -588,6 +590,39 @@ func TestWatchTellsEveryChange(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("changes differ (-want +got):\n%s", diff)
 		}
+	})
+}
+
+// fullDisk is a journal whose Save fails while full is set.
+type fullDisk struct {
+	modelstore.Journal
+	full *atomic.Bool
+}
+
+func (d fullDisk) Save(model string, s modelstore.Saved) error {
+	if d.full.Load() {
+		return errors.New("no space left on device")
+	}
+	return d.Journal.Save(model, s)
+}
+
+func TestNothingServesThatIsNotOnDisk(t *testing.T) {
+	bubble(t, func(t *testing.T, r *registry) {
+		g := newGateway(t, r, threshold)
+		r.publish(1, 0.76)
+		g.refresh()
+		r.publish(2, 0.80)
+		g.full.Store(true)
+		if err := g.u.Refresh(t.Context(), "text"); err == nil || !strings.Contains(err.Error(), "no space left") {
+			t.Errorf("Refresh with a full disk: %v", err)
+		}
+		if err := g.u.Rollback(t.Context(), "text"); err == nil {
+			t.Error("Rollback with a full disk went well")
+		}
+		g.wantServing("1/")
+		g.full.Store(false)
+		g.refresh()
+		g.wantServing("2/1")
 	})
 }
 

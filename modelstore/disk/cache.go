@@ -82,7 +82,8 @@ func OpenCache(dir string, o CacheOptions) (*Cache, error) {
 	}
 	c := &Cache{dir: dir, o: o, lim: limits{o.MaxFiles, o.MaxBytes}, log: o.Logger, boot: bootID()}
 	if err := c.sweep(); err != nil {
-		return nil, fmt.Errorf("clean cache folder: %w", err)
+		// What can't be removed takes room but stops nobody from serving.
+		c.log.Warn("clean up the cache folder", "folder", dir, "error", err)
 	}
 	return c, nil
 }
@@ -118,9 +119,10 @@ func (c *Cache) Lookup(ctx context.Context, v modelstore.Version) (b modelstore.
 	}
 	state, err := c.check(ctx, r.Digest)
 	if err == nil && state == intact {
-		err = c.writeRecord(v, r.Digest)
-	}
-	if err == nil && state == intact {
+		if err := c.writeRecord(v, r.Digest); err != nil {
+			// A restart must serve from a full disk too; the record that is there says all but when.
+			c.log.Warn("note in the cache's index that a version is used", "version", v.String(), "error", err)
+		}
 		return c.held(v, r.Digest, lock), true, nil
 	}
 	err = errors.Join(wrap(err, "look up %v", v), lock.Unlock())

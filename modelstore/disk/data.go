@@ -54,7 +54,7 @@ func OpenData(dir string, o DataOptions) (*Data, error) {
 	if err := makeFolders(dir, "state", "tmp"); err != nil {
 		return nil, fmt.Errorf("create data folder (set MODELGATE_DATA_DIR to a folder that can be written): %w", err)
 	}
-	lock, err := lockData(dir)
+	lock, err := lockData(dir, o.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func (d *Data) Close() error {
 	return errors.Join(d.ledger.close(), d.lock.Unlock())
 }
 
-func lockData(dir string) (*flock.Flock, error) {
+func lockData(dir string, log *slog.Logger) (*flock.Flock, error) {
 	path := filepath.Join(dir, "lock")
 	lock, err := tryExclusive(path)
 	if err != nil {
@@ -86,7 +86,8 @@ func lockData(dir string) (*flock.Flock, error) {
 	}
 	// Written in place: a rename would put another file under the name, and the lock is on this one.
 	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("data folder: %w", err), lock.Unlock())
+		// The lock is what counts; a full disk must not keep a gateway from serving what it has.
+		log.Warn("write the process id to the lock file", "file", path, "error", err)
 	}
 	return lock, nil
 }

@@ -47,49 +47,53 @@ func (d *Data) Load(model string) (modelstore.Saved, error) {
 	case !errors.As(damage, new(*damagedError)):
 		return modelstore.Saved{}, fmt.Errorf("state of %s: %w", model, damage)
 	}
-	s, err := d.restoreBackup(path)
+	s, ok, err := d.restoreBackup(path)
 	if err != nil {
 		return modelstore.Saved{}, fmt.Errorf("replace the damaged state of %s: %w", model, err)
 	}
-	return s, d.reportDamage(model, s, damage)
+	what := "nothing older is known, so what serves, pins, holds and quarantine are forgotten"
+	if ok {
+		what = fmt.Sprintf("the state before it is used, in which %v serves", s.Active)
+	}
+	d.reportDamage(model, s.Active, fmt.Sprintf("%v; it is kept as %s.json.damaged; %s", damage, model, what))
+	return s, nil
 }
 
-// restoreBackup copies the damaged file aside and puts the backup, or nothing, in its place, in an order that a crash can cut anywhere.
-func (d *Data) restoreBackup(path string) (modelstore.Saved, error) {
+// restoreBackup copies the damaged file aside and puts the backup, or nothing (ok is false), in its place,
+// in an order that a crash can cut anywhere.
+func (d *Data) restoreBackup(path string) (s modelstore.Saved, ok bool, err error) {
 	damaged, err := os.ReadFile(path)
 	if err != nil {
-		return modelstore.Saved{}, err
+		return modelstore.Saved{}, false, err
 	}
 	tmp := filepath.Join(d.dir, "tmp")
 	if err := replaceFile(path+".damaged", tmp, damaged); err != nil {
-		return modelstore.Saved{}, err
+		return modelstore.Saved{}, false, err
 	}
-	s, err := readState(path + ".bak")
+	s, err = readState(path + ".bak")
 	if errors.Is(err, fs.ErrNotExist) || errors.As(err, new(*damagedError)) {
-		return modelstore.Saved{}, os.Remove(path)
+		return modelstore.Saved{}, false, os.Remove(path)
 	}
 	if err != nil {
-		return modelstore.Saved{}, err
+		return modelstore.Saved{}, false, err
 	}
 	content, err := encodeState(s)
 	if err != nil {
-		return modelstore.Saved{}, err
+		return modelstore.Saved{}, false, err
 	}
-	return s, replaceFile(path, tmp, content)
+	return s, true, replaceFile(path, tmp, content)
 }
 
-func (d *Data) reportDamage(model string, s modelstore.Saved, damage error) error {
-	reason := fmt.Sprintf("%v; it is kept as %s.json.damaged", damage, model)
-	if s.Active.IsZero() {
-		reason += "; nothing older is known, so pins, holds and quarantine are forgotten"
-	} else {
-		reason += "; the state before it is used, with " + s.Active.String() + " serving"
-	}
+// reportDamage tells the operator, in the log and in the ledger.
+func (d *Data) reportDamage(model string, active modelstore.Version, reason string) {
 	d.log.Error("state of a model was damaged", "model", model, "reason", reason)
-	return d.Record(modelstore.Entry{
-		Time: time.Now().UTC(), Model: model, Active: s.Active,
+	err := d.Record(modelstore.Entry{
+		Time: time.Now().UTC(), Model: model, Active: active,
 		Outcome: modelstore.Noted, Code: "state_damaged", Reason: reason, Actor: "restart",
 	})
+	if err != nil {
+		d.log.Error("the ledger doesn't tell of it", "model", model, "error", err)
+	}
 }
 
 // Save makes the state durable before it returns: afterwards, and after a crash in the middle, the file is the old or the new one.
