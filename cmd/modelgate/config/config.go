@@ -1,0 +1,144 @@
+// Package config finds the settings of a gateway: flags before the environment before a file before defaults, and where each came from.
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Config is every setting of a gateway. Its JSON names are the keys of the file; Load fills it.
+type Config struct {
+	GRPCAddr       string   `json:"grpc_addr" jsonschema_description:"Address of the gRPC port."`
+	HTTPAddr       string   `json:"http_addr" jsonschema_description:"Address of the REST, health, metrics and docs port."`
+	ModelsDir      string   `json:"models_dir" flag:"models" jsonschema_description:"Folder to serve and watch: DIR/<served name>/<version number>/. In place of MLflow."`
+	DataDir        string   `json:"data_dir" jsonschema_description:"Folder for state and ledger, locked by one gateway. Default: $XDG_STATE_HOME/modelgate, or ~/.local/state/modelgate."`
+	CacheDir       string   `json:"cache_dir" jsonschema_description:"Folder for downloaded versions; gateways may share it. Default: cache in data_dir."`
+	UpdateInterval Duration `json:"update_interval" jsonschema_description:"Time between two looks at the registry. Default: 30m; 2s for a folder of models."`
+	KeepPrevious   Duration `json:"keep_previous" jsonschema_description:"How long the version before stays in memory after a swap, for an instant rollback."`
+	KeepVersions   int      `json:"keep_versions" jsonschema_description:"How many versions of a model stay on disk."`
+	DrainTimeout   Duration `json:"drain_timeout" jsonschema_description:"How long requests in progress may take to end at a swap or at the end of the program."`
+	TokenFile      string   `json:"token_file" jsonschema_description:"File with the bearer token that callers must send."`
+	Insecure       bool     `json:"insecure" jsonschema_description:"Allow addresses off loopback without TLS."`
+	Reflection     bool     `json:"reflection" jsonschema_description:"Answer gRPC reflection, for grpcurl and its like."`
+	ONNXRuntime    string   `json:"onnxruntime" jsonschema_description:"Path of the ONNX Runtime library. Default: libonnxruntime.so beside the program."`
+	Threads        int      `json:"threads" jsonschema_description:"Threads inside one run of a model; 0 is the engine's choice."`
+
+	TLS    TLS    `json:"tls" jsonschema_description:"Certificates, read again when they change."`
+	Batch  Batch  `json:"batch" jsonschema_description:"How requests are gathered into runs of a model."`
+	Limits Limits `json:"limits" jsonschema_description:"What a request may ask for."`
+	Log    Log    `json:"log" jsonschema_description:"What is logged, and how."`
+	MLflow MLflow `json:"mlflow" jsonschema_description:"The registry."`
+
+	Models map[string]*Model `json:"models" jsonschema_description:"Models by served name."`
+}
+
+// TLS names the files of the transport's security.
+type TLS struct {
+	Cert     string `json:"cert" jsonschema_description:"Certificate chain, PEM. Together with key it turns TLS on."`
+	Key      string `json:"key" jsonschema_description:"Private key, PEM."`
+	ClientCA string `json:"client_ca" jsonschema_description:"Certificates that sign callers' certificates, PEM. Turns mutual TLS on."`
+}
+
+// Batch bounds batches.
+type Batch struct {
+	MaxSize int `json:"max_size" jsonschema_description:"Most requests in one run; 0 is the default for a CPU."`
+	Queue   int `json:"queue" jsonschema_description:"Most requests of a version that may wait; 0 is the default."`
+}
+
+// Limits bound requests.
+type Limits struct {
+	TextBytes    Bytes `json:"text_bytes" jsonschema_description:"Longest text."`
+	MessageBytes Bytes `json:"message_bytes" jsonschema_description:"Largest message in either direction."`
+	BatchItems   int   `json:"batch_items" jsonschema_description:"Most inputs in one PredictBatch."`
+	InFlight     int   `json:"in_flight" jsonschema_description:"Most messages of one stream in progress."`
+	Streams      int   `json:"streams" jsonschema_description:"Most calls in progress on one connection."`
+}
+
+// Log says what is logged.
+type Log struct {
+	Level  string `json:"level" jsonschema:"enum=debug,enum=info,enum=warn,enum=error" jsonschema_description:"Least level that is logged."`
+	Format string `json:"format" jsonschema:"enum=auto,enum=text,enum=json" jsonschema_description:"auto is text on a terminal and JSON otherwise."`
+}
+
+// MLflow says how the registry is reached and read.
+type MLflow struct {
+	Enabled     bool     `json:"enabled" jsonschema_description:"false serves what is in the cache and asks no registry."`
+	TrackingURI string   `json:"tracking_uri" jsonschema_description:"Address of the MLflow server, such as http://127.0.0.1:5000."`
+	Pointer     string   `json:"pointer" jsonschema:"enum=alias,enum=stage,enum=both" jsonschema_description:"What promotes a version. With both, the alias wins."`
+	Alias       string   `json:"alias" jsonschema_description:"Name of the alias."`
+	Stage       string   `json:"stage" jsonschema_description:"Name of the stage."`
+	Metrics     []string `json:"metrics" jsonschema_description:"Exact names of the metric that is the F1; the first that exists counts."`
+	Username    string   `json:"username" jsonschema_description:"Name for basic authentication."`
+	Password    string   `json:"password" secret:"true" jsonschema_description:"Password for basic authentication. Environment or file only."`
+	Token       string   `json:"token" secret:"true" jsonschema_description:"Bearer token. Environment or file only."`
+	InsecureTLS bool     `json:"insecure_tls" jsonschema_description:"Don't check the server's certificate."`
+	ServerCert  string   `json:"server_cert" jsonschema_description:"Certificates that sign the server's certificate, PEM."`
+	ClientCert  string   `json:"client_cert" jsonschema_description:"Our own certificate and key for the server, PEM."`
+	Timeout     Duration `json:"timeout" jsonschema_description:"Longest wait for an answer to one request."`
+}
+
+// Model is one served name and the rules for it.
+type Model struct {
+	Enabled            bool     `json:"enabled" jsonschema_description:"false leaves the model out."`
+	RegisteredName     string   `json:"registered_name" jsonschema_description:"Name in the registry."`
+	F1Threshold        float64  `json:"f1_threshold" jsonschema:"minimum=0,maximum=1" jsonschema_description:"What the F1 of a version must exceed."`
+	MinImprovement     float64  `json:"min_improvement" jsonschema:"minimum=0,maximum=1" jsonschema_description:"By how much the F1 must exceed that of the version that serves."`
+	OnRegistryRollback string   `json:"on_registry_rollback" jsonschema:"enum=follow,enum=ignore" jsonschema_description:"What to do when the registry's pointer is moved back."`
+	Candidates         string   `json:"candidates" jsonschema:"enum=promoted,enum=newest" jsonschema_description:"Which versions are considered."`
+	PositiveLabel      string   `json:"positive_label" jsonschema_description:"Label that a decision speaks of. Default: the bundle's."`
+	Threshold          *float64 `json:"threshold,omitempty" jsonschema:"minimum=0,maximum=1" jsonschema_description:"Score from which the decision is positive. Default: the bundle's, or 0.5."`
+	MaxLength          int      `json:"max_length" jsonschema_description:"Tokens after which a text is cut. Default: the bundle's."`
+}
+
+// defaults are the settings that nobody made.
+func defaults(env func(string) string) *Config {
+	return &Config{
+		GRPCAddr: "127.0.0.1:8001", HTTPAddr: "127.0.0.1:8000",
+		DataDir:        defaultDataDir(env),
+		UpdateInterval: Duration(30 * time.Minute), KeepPrevious: Duration(10 * time.Minute), KeepVersions: 3,
+		DrainTimeout: Duration(30 * time.Second), Reflection: true,
+		Limits: Limits{TextBytes: 64 << 10, MessageBytes: 64 << 20, BatchItems: 256, InFlight: 64, Streams: 1024},
+		Log:    Log{Level: "info", Format: "auto"},
+		MLflow: MLflow{Enabled: true, Pointer: "both", Alias: "production", Stage: "Production",
+			Metrics: []string{"eval_f1", "f1"}, Timeout: Duration(30 * time.Second)},
+		Models: map[string]*Model{
+			"text":   defaultModel("text"),
+			"video":  defaultModel("video"),
+			"fusion": defaultModel("fusion"),
+		},
+	}
+}
+
+// ModelFor is the configuration of a served name, or the one that names without any have.
+func (c *Config) ModelFor(name string) *Model {
+	if m := c.Models[name]; m != nil {
+		return m
+	}
+	return defaultModel(name)
+}
+
+func defaultModel(name string) *Model {
+	m := &Model{Enabled: true, RegisteredName: name, OnRegistryRollback: "follow", Candidates: "promoted"}
+	switch name {
+	case "text":
+		m.RegisteredName, m.F1Threshold = "text_classification_model", 0.75
+	case "video":
+		m.RegisteredName, m.F1Threshold = "video_classification_model", 0.70
+	case "fusion":
+		m.RegisteredName, m.F1Threshold = "fusion_multimodal_model", 0.80
+	}
+	return m
+}
+
+// defaultDataDir follows the XDG base directories: state that a user would miss, but that is no document.
+func defaultDataDir(env func(string) string) string {
+	if state := env("XDG_STATE_HOME"); filepath.IsAbs(state) {
+		return filepath.Join(state, "modelgate")
+	}
+	home := env("HOME")
+	if home == "" {
+		return filepath.Join(os.TempDir(), "modelgate")
+	}
+	return filepath.Join(home, ".local", "state", "modelgate")
+}

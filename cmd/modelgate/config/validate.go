@@ -1,0 +1,135 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/url"
+	"path/filepath"
+	"slices"
+)
+
+// validate checks what one setting's type can't: ranges, and settings that need or exclude each other.
+func (l *Loaded) validate() error {
+	var errs []error
+	bad := func(path, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s: %s", l.Origin(path), path, fmt.Sprintf(format, args...)))
+	}
+	l.validateAddresses(bad)
+	l.validateFiles(bad)
+	l.validateNumbers(bad)
+	l.validateMLflow(bad)
+	for _, name := range slices.Sorted(maps.Keys(l.Models)) {
+		l.validateModel(name, l.Models[name], bad)
+	}
+	return errors.Join(errs...)
+}
+
+type complain func(path, format string, args ...any)
+
+// Origin says where the value of a setting comes from.
+func (l *Loaded) Origin(path string) string {
+	for _, s := range l.Settings {
+		if s.Path == path {
+			return s.Origin
+		}
+	}
+	return "default"
+}
+
+func (l *Loaded) validateAddresses(bad complain) {
+	for _, a := range []struct{ path, addr string }{{"grpc_addr", l.GRPCAddr}, {"http_addr", l.HTTPAddr}} {
+		if _, _, err := net.SplitHostPort(a.addr); err != nil {
+			bad(a.path, "%q is not an address; write host:port, such as 127.0.0.1:8001, or 127.0.0.1:0 for any free port", a.addr)
+		}
+	}
+	_, port, _ := net.SplitHostPort(l.GRPCAddr)
+	if l.GRPCAddr == l.HTTPAddr && port != "0" {
+		bad("http_addr", "is the same as grpc_addr, %s; give each a port of its own", l.GRPCAddr)
+	}
+}
+
+func (l *Loaded) validateFiles(bad complain) {
+	t := l.TLS
+	switch {
+	case t.Cert != "" && t.Key == "":
+		bad("tls.cert", "needs its private key in tls.key")
+	case t.Key != "" && t.Cert == "":
+		bad("tls.key", "needs its certificate in tls.cert")
+	case t.ClientCA != "" && t.Cert == "":
+		bad("tls.client_ca", "needs tls.cert and tls.key: callers can only show certificates over TLS")
+	}
+	if l.DataDir == "" {
+		bad("data_dir", "must not be empty; it is where state and ledger are kept")
+	} else if abs, err := filepath.Abs(l.DataDir); err == nil && l.ModelsDir != "" {
+		if models, err := filepath.Abs(l.ModelsDir); err == nil && models == abs {
+			bad("data_dir", "is the folder of models, %s; give state and ledger a folder of their own", l.ModelsDir)
+		}
+	}
+}
+
+func (l *Loaded) validateNumbers(bad complain) {
+	atLeast := func(path string, value, least int64) {
+		if value < least {
+			bad(path, "%d is too small; the least is %d", value, least)
+		}
+	}
+	atLeast("keep_versions", int64(l.KeepVersions), 1)
+	atLeast("threads", int64(l.Threads), 0)
+	atLeast("batch.max_size", int64(l.Batch.MaxSize), 0)
+	atLeast("batch.queue", int64(l.Batch.Queue), 0)
+	atLeast("limits.text_bytes", int64(l.Limits.TextBytes), 1)
+	atLeast("limits.message_bytes", int64(l.Limits.MessageBytes), 1<<10)
+	atLeast("limits.batch_items", int64(l.Limits.BatchItems), 1)
+	atLeast("limits.in_flight", int64(l.Limits.InFlight), 1)
+	atLeast("limits.streams", int64(l.Limits.Streams), 1)
+	if l.UpdateInterval <= 0 {
+		bad("update_interval", "must be more than 0")
+	}
+	if l.DrainTimeout <= 0 {
+		bad("drain_timeout", "must be more than 0")
+	}
+}
+
+func (l *Loaded) validateMLflow(bad complain) {
+	m := l.MLflow
+	if m.TrackingURI != "" {
+		u, err := url.Parse(m.TrackingURI)
+		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			bad("mlflow.tracking_uri", "is not the address of an MLflow server; write http://host:port or https://host. Files and databases have to be put behind `mlflow server`")
+		}
+	}
+	if m.Alias == "" && m.Pointer != "stage" {
+		bad("mlflow.alias", "must not be empty while mlflow.pointer is %s", m.Pointer)
+	}
+	if m.Stage == "" && m.Pointer != "alias" {
+		bad("mlflow.stage", "must not be empty while mlflow.pointer is %s", m.Pointer)
+	}
+	if len(m.Metrics) == 0 {
+		bad("mlflow.metrics", "must name at least one metric, such as eval_f1")
+	}
+	if m.Timeout <= 0 {
+		bad("mlflow.timeout", "must be more than 0")
+	}
+}
+
+func (l *Loaded) validateModel(name string, m *Model, bad complain) {
+	prefix := "models." + name + "."
+	share := func(key string, x float64) {
+		if x < 0 || x > 1 {
+			bad(prefix+key, "%v is not from 0 to 1", x)
+		}
+	}
+	share("f1_threshold", m.F1Threshold)
+	share("min_improvement", m.MinImprovement)
+	if m.Threshold != nil {
+		share("threshold", *m.Threshold)
+	}
+	if m.RegisteredName == "" {
+		bad(prefix+"registered_name", "must not be empty")
+	}
+	if m.MaxLength < 0 {
+		bad(prefix+"max_length", "%d is less than 0", m.MaxLength)
+	}
+}
