@@ -1,0 +1,272 @@
+// Package batch joins requests that wait at the same time into one run.
+package batch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+)
+
+var (
+	// ErrFull says that as many requests wait as may.
+	ErrFull = errors.New("too many requests are waiting")
+	// ErrClosed says that the batcher was closed.
+	ErrClosed = errors.New("the batcher is closed")
+)
+
+// Options configure a Batcher. The zero Options are good, but for Size: without it all requests count as one size.
+type Options[In any] struct {
+	Workers  int // runs at the same time; 0 means one a core
+	MaxBatch int // requests in one run; 0 means 8
+	MaxQueue int // requests that wait; 0 means 1024. More than that many are seconds late on a CPU: better refused
+	// Size says how large a request is. Only requests of one size share a run: on a CPU padding costs more than batching gains.
+	Size func(In) int
+	// Observed is called, if set, when a run starts, with its number of requests and how long each waited. It must not block.
+	Observed func(requests int, waits []time.Duration)
+}
+
+func (o Options[In]) withDefaults() Options[In] {
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.MaxBatch <= 0 {
+		o.MaxBatch = 8
+	}
+	if o.MaxQueue <= 0 {
+		o.MaxQueue = 1024
+	}
+	return o
+}
+
+// A Batcher runs requests in batches. A free worker never waits for company: it takes the oldest request, and with it those that
+// wait already and have its size. So an idle batcher adds no latency, and a busy one fills its runs.
+type Batcher[In, Out any] struct {
+	o       Options[In]
+	run     func(context.Context, []In) ([]Out, error)
+	workers sync.WaitGroup
+	ctx     context.Context    //nolint:containedctx // the runs' context: a batch has many callers and belongs to none of them
+	stop    context.CancelFunc // ends ctx, once all workers are gone
+
+	mu     sync.Mutex // guards the fields below; never held during a run
+	wake   *sync.Cond // a request came, or the batcher was closed
+	queue  []*request[In, Out]
+	closed bool
+}
+
+// A request is one caller's In on its way. done has room for its answer, since the caller may have left.
+type request[In, Out any] struct {
+	ctx  context.Context //nolint:containedctx // tells the worker that the caller has left
+	in   In
+	size int
+	came time.Time
+	done chan answer[Out]
+}
+
+type answer[Out any] struct {
+	out Out
+	err error
+}
+
+// New starts a batcher's workers. run computes one Out for each In, in order, and may be called by several workers at once.
+// Its context ends when every caller of the batch has left.
+func New[In, Out any](o Options[In], run func(context.Context, []In) ([]Out, error)) *Batcher[In, Out] {
+	b := &Batcher[In, Out]{o: o.withDefaults(), run: run}
+	b.ctx, b.stop = context.WithCancel(context.Background())
+	b.wake = sync.NewCond(&b.mu)
+	for range b.o.Workers {
+		b.workers.Go(b.work)
+	}
+	return b
+}
+
+// Do runs in, alone or with others, and returns its own Out or error. When ctx ends first it returns ctx's error; the others
+// of the batch don't notice.
+func (b *Batcher[In, Out]) Do(ctx context.Context, in In) (Out, error) {
+	var none Out
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	r := &request[In, Out]{ctx: ctx, in: in, came: time.Now(), done: make(chan answer[Out], 1)}
+	if b.o.Size != nil {
+		r.size = b.o.Size(in)
+	}
+	if err := b.add(r); err != nil {
+		return none, err
+	}
+	select {
+	case a := <-r.done:
+		return a.out, a.err
+	case <-ctx.Done():
+		b.forget(r)
+		return none, ctx.Err()
+	}
+}
+
+func (b *Batcher[In, Out]) add(r *request[In, Out]) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.closed:
+		return ErrClosed
+	case len(b.queue) >= b.o.MaxQueue:
+		return ErrFull
+	}
+	b.queue = append(b.queue, r)
+	b.wake.Signal()
+	return nil
+}
+
+// forget takes a request whose caller has left out of the queue, if it is still there, so that it doesn't count as waiting.
+func (b *Batcher[In, Out]) forget(r *request[In, Out]) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, q := range b.queue {
+		if q == r {
+			b.queue = append(b.queue[:i], b.queue[i+1:]...)
+			return
+		}
+	}
+}
+
+// Close refuses new requests, runs those that wait, and returns when the last has its answer. Closing twice is harmless.
+func (b *Batcher[In, Out]) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.wake.Broadcast()
+	b.mu.Unlock()
+	b.workers.Wait()
+	b.stop()
+	return nil
+}
+
+func (b *Batcher[In, Out]) work() {
+	for {
+		batch := b.take()
+		if batch == nil {
+			return
+		}
+		b.serve(batch)
+	}
+}
+
+// take waits for the oldest request and returns it with its equals; nil means that the batcher is closed and empty.
+func (b *Batcher[In, Out]) take() []*request[In, Out] {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for len(b.queue) == 0 {
+		if b.closed {
+			return nil
+		}
+		b.wake.Wait()
+	}
+	size := b.queue[0].size
+	var batch []*request[In, Out]
+	rest := b.queue[:0]
+	for _, r := range b.queue {
+		if r.size == size && len(batch) < b.o.MaxBatch {
+			batch = append(batch, r)
+		} else {
+			rest = append(rest, r)
+		}
+	}
+	clear(b.queue[len(rest):])
+	b.queue = rest
+	return batch
+}
+
+// serve runs a batch and answers each of its requests exactly once.
+func (b *Batcher[In, Out]) serve(batch []*request[In, Out]) {
+	batch = b.present(batch)
+	if len(batch) == 0 {
+		return
+	}
+	b.observe(batch)
+	outs, err := b.together(batch)
+	if err == nil {
+		for i, r := range batch {
+			r.done <- answer[Out]{out: outs[i]}
+		}
+		return
+	}
+	if len(batch) == 1 {
+		batch[0].done <- answer[Out]{err: err}
+		return
+	}
+	// One bad request fails a run as a whole. Alone, each answers for itself.
+	for _, r := range b.present(batch) {
+		outs, err := b.together([]*request[In, Out]{r})
+		if err != nil {
+			r.done <- answer[Out]{err: err}
+			continue
+		}
+		r.done <- answer[Out]{out: outs[0]}
+	}
+}
+
+// present drops the requests whose callers have left; nobody waits for their answers.
+func (b *Batcher[In, Out]) present(batch []*request[In, Out]) []*request[In, Out] {
+	here := batch[:0:0]
+	for _, r := range batch {
+		if r.ctx.Err() == nil {
+			here = append(here, r)
+		}
+	}
+	return here
+}
+
+func (b *Batcher[In, Out]) observe(batch []*request[In, Out]) {
+	if b.o.Observed == nil {
+		return
+	}
+	waits := make([]time.Duration, len(batch))
+	for i, r := range batch {
+		waits[i] = time.Since(r.came)
+	}
+	b.o.Observed(len(batch), waits)
+}
+
+// together is one run. Its context ends when all its callers have left, not when one of them has.
+func (b *Batcher[In, Out]) together(batch []*request[In, Out]) (outs []Out, err error) {
+	ctx, cancel := b.whileWanted(batch)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			outs, err = nil, fmt.Errorf("the run panicked: %v", p)
+		}
+	}()
+	ins := make([]In, len(batch))
+	for i, r := range batch {
+		ins[i] = r.in
+	}
+	outs, err = b.run(ctx, ins)
+	if err == nil && len(outs) != len(ins) {
+		return nil, fmt.Errorf("the run gave %d answers to %d requests", len(outs), len(ins))
+	}
+	return outs, err
+}
+
+// whileWanted is a context that ends once every request of the batch has been left.
+func (b *Batcher[In, Out]) whileWanted(batch []*request[In, Out]) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(b.ctx)
+	var mu sync.Mutex // guards waiting
+	waiting := len(batch)
+	stops := make([]func() bool, len(batch))
+	for i, r := range batch {
+		stops[i] = context.AfterFunc(r.ctx, func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if waiting--; waiting == 0 {
+				cancel()
+			}
+		})
+	}
+	return ctx, func() {
+		for _, stop := range stops {
+			stop()
+		}
+		cancel()
+	}
+}

@@ -1,0 +1,169 @@
+package inference
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+)
+
+const (
+	graphFile    = "model.onnx"
+	configFile   = "config.json"
+	settingsFile = "modelgate.yaml"
+	mlmodelFile  = "MLmodel"
+	maxSmallFile = 4 << 20 // bytes of a configuration file
+)
+
+// A bundle is a model's folder, read but for graph and tokenizer.
+type bundle struct {
+	graph    string // path of the graph
+	home     string // folder of tokenizer.json and config.json
+	config   config
+	settings settings
+}
+
+func openBundle(dir string) (*bundle, error) {
+	st, err := os.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	if !st.IsDir() {
+		return nil, errors.New("it is not a folder: name the folder that holds model.onnx")
+	}
+	b := &bundle{}
+	if b.graph, err = findGraph(dir); err != nil {
+		return nil, err
+	}
+	folders := []string{filepath.Dir(b.graph), filepath.Dir(filepath.Dir(b.graph)), dir}
+	if folders[0] == filepath.Clean(dir) {
+		folders = folders[:1]
+	}
+	b.home = firstWith(folders, "tokenizer.json", configFile)
+	if err := readConfig(filepath.Join(b.home, configFile), &b.config); err != nil {
+		return nil, err
+	}
+	return b, readSettings(filepath.Join(firstWith(folders, settingsFile), settingsFile), &b.settings)
+}
+
+// firstWith is the first folder that holds one of the files, looked for in the files' order; else the first folder.
+func firstWith(folders []string, files ...string) string {
+	for _, file := range files {
+		for _, dir := range folders {
+			if isFile(filepath.Join(dir, file)) {
+				return dir
+			}
+		}
+	}
+	return folders[0]
+}
+
+func isFile(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode().IsRegular()
+}
+
+// findGraph looks where MLflow and Hugging Face put a graph: what MLmodel names, model.onnx, the only *.onnx; in dir, then in
+// model/ and onnx/ below it.
+func findGraph(dir string) (string, error) {
+	for _, d := range []string{dir, filepath.Join(dir, "model"), filepath.Join(dir, "onnx")} {
+		path, err := graphIn(d)
+		if path != "" || err != nil {
+			return path, err
+		}
+	}
+	return "", missingGraph(dir)
+}
+
+func graphIn(dir string) (string, error) {
+	if path, err := graphOfMLmodel(dir); path != "" || err != nil {
+		return path, err
+	}
+	if path := filepath.Join(dir, graphFile); isFile(path) {
+		return path, nil
+	}
+	found, err := filepath.Glob(filepath.Join(escapeGlob(dir), "*.onnx"))
+	if err != nil {
+		return "", err
+	}
+	if len(found) > 1 {
+		return "", fmt.Errorf("there are %d graphs in %s and none is called %s: rename the one to serve", len(found), dir, graphFile)
+	}
+	if len(found) == 1 && isFile(found[0]) {
+		return found[0], nil
+	}
+	return "", nil
+}
+
+func escapeGlob(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
+}
+
+// graphOfMLmodel is the file that MLmodel's onnx flavor names, "" where dir has no MLmodel with that flavor.
+func graphOfMLmodel(dir string) (string, error) {
+	path := filepath.Join(dir, mlmodelFile)
+	data, err := readSmall(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	var m struct {
+		Flavors map[string]any `yaml:"flavors"`
+	}
+	if err := unmarshalYAML(data, &m); err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	flavor, ok := m.Flavors["onnx"].(map[string]any)
+	if !ok {
+		return "", nil
+	}
+	name, _ := flavor["data"].(string)
+	if name == "" {
+		name = graphFile
+	}
+	if !filepath.IsLocal(name) {
+		return "", fmt.Errorf("%s names the graph %q, which lies outside of its folder", path, name)
+	}
+	graph := filepath.Join(dir, name)
+	if st, err := os.Stat(graph); err == nil && st.IsDir() {
+		graph = filepath.Join(graph, graphFile)
+	}
+	if !isFile(graph) {
+		return "", fmt.Errorf("%s names the graph %s, which is missing", path, name)
+	}
+	return graph, nil
+}
+
+// unmarshalYAML decodes YAML of others. Hostile YAML must not end the process.
+func unmarshalYAML(data []byte, v any) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("it can't be read: %v", p)
+		}
+	}()
+	return yaml.Unmarshal(data, v)
+}
+
+// readSmall reads a file of at most maxSmallFile bytes.
+func readSmall(path string) ([]byte, error) {
+	f, err := os.Open(path) //nolint:gosec // a fixed name in the folder that the caller names
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	data, err := io.ReadAll(io.LimitReader(f, maxSmallFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxSmallFile {
+		return nil, fmt.Errorf("%s is larger than %d MiB", path, maxSmallFile>>20)
+	}
+	return data, nil
+}

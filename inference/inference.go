@@ -1,0 +1,117 @@
+// Package inference opens a model's folder and computes predictions from texts.
+package inference
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"modelgate/inference/batch"
+	"modelgate/inference/engine"
+	"modelgate/inference/text/hf"
+)
+
+var (
+	// ErrBundle says that a model's folder is at fault: opening it again won't help.
+	ErrBundle = errors.New("the bundle can't be served")
+	// ErrInput says that the caller's input is at fault: sending it again won't help.
+	ErrInput = errors.New("bad input")
+	// ErrFull says that too many requests wait for the model already: later may work.
+	ErrFull = batch.ErrFull
+	// ErrClosed says that the model was closed.
+	ErrClosed = batch.ErrClosed
+)
+
+// An Input is what a caller wants judged.
+type Input struct {
+	Text *string // nil: none given
+}
+
+// An Encoder turns an input into tensors. It is safe for concurrent use.
+type Encoder interface {
+	// Encode's errors wrap ErrInput where the input is at fault.
+	Encode(ctx context.Context, in Input) (Example, error)
+}
+
+// An Example is one encoded input: a tensor for each of the graph's inputs, in their order, without the batch dimension.
+type Example struct {
+	Tensors []engine.Tensor
+	Notes   Notes
+}
+
+// Notes are what a caller should know about how its input was encoded.
+type Notes struct {
+	Truncated bool // some of the text was cut off
+}
+
+// A Decision says on which side of the threshold the positive label's score lies. The zero Decision is unspecified.
+type Decision int
+
+// The decisions. A score that equals the threshold is at or above it.
+const (
+	Unspecified Decision = iota
+	BelowThreshold
+	AtOrAboveThreshold
+	Undecided // the model has no positive label
+)
+
+var decisionNames = [...]string{"unspecified", "below threshold", "at or above threshold", "undecided"}
+
+func (d Decision) String() string {
+	if d < 0 || int(d) >= len(decisionNames) {
+		return fmt.Sprintf("decision(%d)", int(d))
+	}
+	return decisionNames[d]
+}
+
+// A Class is one of a model's answers and the score it got, in [0, 1].
+type Class struct {
+	Label string
+	Score float64
+}
+
+// A Prediction is a model's answer to one input.
+type Prediction struct {
+	Classes       []Class // all of them, by descending score; equal scores in the model's order
+	Label         string  // of the best class
+	Score         float64 // of the best class
+	PositiveLabel string  // what the decision is about; empty where it is Undecided
+	Decision      Decision
+	Threshold     float64 // that the decision used; 0 where it is Undecided
+	Truncated     bool
+}
+
+// DefaultThreshold decides where a positive label is known but no threshold is.
+const DefaultThreshold = 0.5
+
+// Options say how a model is opened. The zero Options are good.
+type Options struct {
+	PositiveLabel string   // overrides the bundle's; empty: the bundle's
+	Threshold     *float64 // overrides the bundle's; nil: the bundle's, else DefaultThreshold
+	MaxLength     int      // overrides the bundle's number of tokens; 0: the bundle's
+	MaxTextBytes  int      // longest text; 0 means 64 KiB
+	SpecialAsText bool     // special tokens that a user types are text, whatever the bundle says
+	Tokenizers    *hf.Pool // shares tokenizers between models; nil: not shared
+
+	Threads  int // threads inside one run; 0: the engine's choice
+	Workers  int // runs at the same time; 0: one a core
+	MaxBatch int // inputs in one run; 0 means 8
+	MaxQueue int // inputs that wait; 0 means 1024
+
+	// Observed is called, if set, when a run starts, with its number of inputs and how long each waited. It must not block.
+	Observed func(inputs int, waits []time.Duration)
+}
+
+// Info describes an open model.
+type Info struct {
+	Kind          string // "tokens": a graph over token ids; "string": a graph that takes the text itself
+	Graph         string // path of the graph's file
+	Labels        []string
+	PositiveLabel string  // empty: none
+	Threshold     float64 // for PositiveLabel
+	MaxLength     int     // most tokens of a text; 0: no limit but that of the bytes
+	MaxTextBytes  int
+	Inputs        []string // as the graph declares them
+	Outputs       []string
+}

@@ -1,0 +1,260 @@
+package inference
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"modelgate/inference/batch"
+	"modelgate/inference/engine"
+	"modelgate/inference/text/hf"
+)
+
+// A graph adapts one kind of graph: it encodes inputs for it and reads scores from what it gives.
+type graph interface {
+	Encoder
+	// stack joins examples into the graph's inputs.
+	stack([]Example) ([]engine.Tensor, error)
+	// scores reads one row of class scores for each of n examples.
+	scores(outputs []engine.Tensor, n int) ([][]float64, error)
+	// size says which examples may share a run while padding is not known to be harmless.
+	size(Example) int
+	// warmups are examples in the shapes that traffic will have, each a run.
+	warmups(ctx context.Context, maxBatch int) ([][]Example, error)
+	// paddable are runs of two examples of which the first must be padded; nil where padding never happens.
+	paddable(ctx context.Context) ([]Example, error)
+	info() Info
+	Close() error
+}
+
+// A Model is an open bundle: encoder, batcher and graph, one unit. All methods but Close are safe for concurrent use.
+type Model struct {
+	graph    graph
+	session  engine.Session
+	batcher  *batch.Batcher[Example, []float64]
+	labels   []string
+	positive int // index of the positive label; -1: none
+	limit    float64
+	maxBatch int
+	pads     atomic.Bool // rows of nearly one length may share a run: WarmUp has seen that padding changes nothing
+	path     string
+}
+
+// Open opens the bundle in dir with eng. Its errors wrap ErrBundle where the bundle is at fault. The caller closes the Model.
+func Open(ctx context.Context, dir string, eng engine.Engine, o Options) (m *Model, err error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			m, err = nil, fmt.Errorf("%w: opening it panicked: %v", ErrBundle, p)
+		}
+		if err != nil {
+			err = bundleError(ctx, fmt.Errorf("open %s: %w", dir, err))
+		}
+	}()
+	b, err := openBundle(dir)
+	if err != nil {
+		return nil, err
+	}
+	session, err := eng.Open(ctx, b.graph, engine.Options{Threads: o.Threads})
+	if err != nil {
+		return nil, err
+	}
+	g, err := newGraph(b, session, o)
+	if err != nil {
+		return nil, errors.Join(err, session.Close())
+	}
+	m, err = newModel(ctx, b, g, session, o)
+	if err != nil {
+		return nil, errors.Join(err, session.Close(), g.Close())
+	}
+	return m, nil
+}
+
+func (o Options) check() error {
+	if o.Threshold != nil && !inUnit(*o.Threshold) {
+		return fmt.Errorf("threshold is %v: must be in [0, 1]", *o.Threshold)
+	}
+	for name, v := range map[string]int{
+		"max length": o.MaxLength, "max text bytes": o.MaxTextBytes, "threads": o.Threads, "workers": o.Workers, "max batch": o.MaxBatch, "max queue": o.MaxQueue,
+	} {
+		if v < 0 {
+			return fmt.Errorf("%s is %d: must not be negative", name, v)
+		}
+	}
+	return nil
+}
+
+func inUnit(v float64) bool { return v >= 0 && v <= 1 }
+
+// newGraph finds out which kind of graph session holds.
+func newGraph(b *bundle, session engine.Session, o Options) (graph, error) {
+	in := session.Inputs()
+	if len(in) == 1 && in[0].Type == engine.String {
+		return newStringGraph(b, session, o)
+	}
+	return newTokenGraph(b, session, o)
+}
+
+func newModel(ctx context.Context, b *bundle, g graph, session engine.Session, o Options) (*Model, error) {
+	m := &Model{graph: g, session: session, positive: -1, maxBatch: o.MaxBatch, path: b.graph}
+	if m.maxBatch == 0 {
+		m.maxBatch = 8
+	}
+	if in := session.Inputs(); len(in[0].Shape) > 0 && in[0].Shape[0] == 1 {
+		m.maxBatch = 1
+	}
+	if err := m.probe(ctx); err != nil {
+		return nil, err
+	}
+	if err := m.decideBy(b, o); err != nil {
+		return nil, err
+	}
+	m.batcher = batch.New(batch.Options[Example]{
+		Workers: o.Workers, MaxBatch: m.maxBatch, MaxQueue: o.MaxQueue, Size: m.size, Observed: o.Observed,
+	}, m.run)
+	return m, nil
+}
+
+// probe runs the graph once, to learn how many classes it has and what they are called.
+func (m *Model) probe(ctx context.Context) error {
+	word := "a"
+	ex, err := m.graph.Encode(ctx, Input{Text: &word})
+	if err != nil {
+		return fmt.Errorf("encode a first text: %w", err)
+	}
+	if _, err := m.run(ctx, []Example{ex}); err != nil {
+		return fmt.Errorf("run a first text: %w", err)
+	}
+	m.labels = m.graph.info().Labels
+	return nil
+}
+
+// decideBy takes the positive label and the threshold from o, else from the bundle.
+func (m *Model) decideBy(b *bundle, o Options) error {
+	label, from := o.PositiveLabel, "the configuration"
+	if label == "" {
+		label, from = b.settings.PositiveLabel, settingsFile
+	}
+	m.limit = DefaultThreshold
+	switch {
+	case o.Threshold != nil:
+		m.limit = *o.Threshold
+	case b.settings.Threshold != nil:
+		m.limit = *b.settings.Threshold
+	}
+	if label == "" {
+		return nil
+	}
+	m.positive = slices.Index(m.labels, label)
+	if m.positive < 0 {
+		return fmt.Errorf("%s names the positive label %q, which the model doesn't have: its labels are %s", from, label, strings.Join(m.labels, ", "))
+	}
+	return nil
+}
+
+func (m *Model) size(ex Example) int {
+	n := m.graph.size(ex)
+	if m.pads.Load() {
+		return (n + paddingStep - 1) / paddingStep
+	}
+	return n
+}
+
+// paddingStep is how far the lengths of texts that share a run may lie apart. On a CPU each padded token costs as much as a real
+// one, and a run of several texts gains little: so texts of very different lengths don't wait for each other.
+const paddingStep = 8
+
+// run computes a batch.
+func (m *Model) run(ctx context.Context, examples []Example) ([][]float64, error) {
+	inputs, err := m.graph.stack(examples)
+	if err != nil {
+		return nil, err
+	}
+	outputs, err := m.session.Run(ctx, inputs)
+	if err != nil {
+		return nil, err
+	}
+	return m.graph.scores(outputs, len(examples))
+}
+
+// Predict computes the prediction for in. Its errors wrap ErrInput, ErrFull or ErrClosed, or are ctx's, or the model is at fault.
+func (m *Model) Predict(ctx context.Context, in Input) (p Prediction, err error) {
+	ex, err := m.graph.Encode(ctx, in)
+	if errors.Is(err, hf.ErrClosed) {
+		return Prediction{}, ErrClosed
+	}
+	if err != nil {
+		return Prediction{}, err
+	}
+	scores, err := m.batcher.Do(ctx, ex)
+	if err != nil {
+		return Prediction{}, err
+	}
+	p = m.prediction(scores)
+	p.Truncated = ex.Notes.Truncated
+	return p, nil
+}
+
+func (m *Model) prediction(scores []float64) Prediction {
+	p := Prediction{Classes: make([]Class, len(scores)), Decision: Undecided}
+	for i, s := range scores {
+		p.Classes[i] = Class{Label: m.labels[i], Score: s}
+	}
+	if m.positive >= 0 {
+		p.PositiveLabel, p.Threshold, p.Decision = m.labels[m.positive], m.limit, BelowThreshold
+		if scores[m.positive] >= m.limit {
+			p.Decision = AtOrAboveThreshold
+		}
+	}
+	slices.SortStableFunc(p.Classes, func(a, b Class) int {
+		switch {
+		case a.Score > b.Score:
+			return -1
+		case a.Score < b.Score:
+			return 1
+		}
+		return 0
+	})
+	p.Label, p.Score = p.Classes[0].Label, p.Classes[0].Score
+	return p
+}
+
+// Info describes the model.
+func (m *Model) Info() Info {
+	i := m.graph.info()
+	i.Graph, i.Labels = m.path, slices.Clone(m.labels)
+	if m.positive >= 0 {
+		i.PositiveLabel, i.Threshold = m.labels[m.positive], m.limit
+	}
+	for _, s := range m.session.Inputs() {
+		i.Inputs = append(i.Inputs, s.String())
+	}
+	for _, s := range m.session.Outputs() {
+		i.Outputs = append(i.Outputs, s.String())
+	}
+	return i
+}
+
+// Close refuses new inputs, answers those that wait, and frees the model. The batcher goes first: what it still holds needs the
+// session.
+func (m *Model) Close() error {
+	return errors.Join(m.batcher.Close(), m.session.Close(), m.graph.Close())
+}
+
+// bundleError marks err as the bundle's fault, unless it comes from ctx or says that a file couldn't be read, which may pass.
+func bundleError(ctx context.Context, err error) error {
+	var pathErr *fs.PathError
+	switch {
+	case errors.Is(err, ErrBundle), ctx.Err() != nil:
+		return err
+	case errors.As(err, &pathErr) && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrBundle, err)
+}

@@ -1,0 +1,109 @@
+package inference
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+// settings is modelgate.yaml: what the other files of a bundle don't say.
+type settings struct {
+	PositiveLabel string   `yaml:"positive_label"` // the class that decisions are about
+	Threshold     *float64 `yaml:"threshold"`      // from which score on; in [0, 1]
+	MaxLength     int      `yaml:"max_length"`     // tokens of a text
+	SpecialTokens string   `yaml:"special_tokens"` // "ids": what a user types may be a special token; "text": it never is
+}
+
+var settingKeys = []string{"positive_label", "threshold", "max_length", "special_tokens"}
+
+func (s settings) specialAsText() bool { return s.SpecialTokens == "text" }
+
+// readSettings reads the file at path strictly; without one s stays as it is.
+func readSettings(path string, s *settings) error {
+	data, err := readSmall(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := checkKeys(path, data); err != nil {
+		return err
+	}
+	if err := unmarshalYAML(data, s); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	switch {
+	case s.Threshold != nil && !inUnit(*s.Threshold):
+		return fmt.Errorf("%s: threshold is %v: it must be in [0, 1]", path, *s.Threshold)
+	case s.MaxLength < 0:
+		return fmt.Errorf("%s: max_length is %d: it must be positive", path, s.MaxLength)
+	case s.SpecialTokens != "" && s.SpecialTokens != "ids" && s.SpecialTokens != "text":
+		return fmt.Errorf("%s: special_tokens is %q: it is ids or text", path, s.SpecialTokens)
+	}
+	return nil
+}
+
+// checkKeys refuses keys that nobody would read.
+func checkKeys(path string, data []byte) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s: it can't be read: %v", path, p)
+		}
+	}()
+	f, err := parser.ParseBytes(data, 0)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	for _, doc := range f.Docs {
+		var pairs []*ast.MappingValueNode
+		switch body := doc.Body.(type) {
+		case nil, *ast.CommentGroupNode, *ast.NullNode:
+		case *ast.MappingNode:
+			pairs = body.Values
+		case *ast.MappingValueNode:
+			pairs = []*ast.MappingValueNode{body}
+		default:
+			return fmt.Errorf("%s: line %d: keys and values are needed", path, body.GetToken().Position.Line)
+		}
+		for _, p := range pairs {
+			if key := p.Key.GetToken().Value; !slices.Contains(settingKeys, key) {
+				return fmt.Errorf("%s: line %d: unknown key %q: %s", path, p.Key.GetToken().Position.Line, key, didYouMean(key))
+			}
+		}
+	}
+	return nil
+}
+
+func didYouMean(key string) string {
+	best := slices.MinFunc(settingKeys, func(a, b string) int { return distance(key, a) - distance(key, b) })
+	if distance(key, best) <= max(len(best)/3, 2) {
+		return fmt.Sprintf("did you mean %s?", best)
+	}
+	return fmt.Sprintf("the keys are %v", settingKeys)
+}
+
+// distance is the number of characters to add, drop or change to get from a to b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,246 @@
+package inference
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"modelgate/inference/engine"
+	"modelgate/inference/text"
+)
+
+// A role says what an input of a token graph is given.
+type role int
+
+const (
+	roleIDs role = iota
+	roleMask
+	roleTypes
+)
+
+var roles = map[string]role{"input_ids": roleIDs, "attention_mask": roleMask, "token_type_ids": roleTypes}
+
+// A tokenGraph takes token ids and gives logits, as Hugging Face's sequence classifiers do.
+type tokenGraph struct {
+	encoder *text.Encoder
+	inputs  []engine.TensorSpec
+	roles   []role
+	fixed   int // length that the graph is fixed to; 0: any
+	masked  bool
+	output  int // index of the logits
+	name    string
+	sigmoid bool // each class for itself
+	labels  []string
+}
+
+func newTokenGraph(b *bundle, session engine.Session, o Options) (*tokenGraph, error) {
+	g := &tokenGraph{inputs: session.Inputs()}
+	if err := g.takeInputs(); err != nil {
+		return nil, fmt.Errorf("%s: %w", b.graph, err)
+	}
+	if err := g.takeOutput(b, session.Outputs()); err != nil {
+		return nil, fmt.Errorf("%s: %w", b.graph, err)
+	}
+	length := o.MaxLength
+	if length == 0 {
+		length = b.settings.MaxLength
+	}
+	if length == 0 {
+		length = g.fixed
+	}
+	enc, err := text.Open(b.home, text.Options{
+		MaxLength: length, MaxBytes: o.MaxTextBytes, SpecialAsText: o.SpecialAsText || b.settings.specialAsText(), Tokenizers: o.Tokenizers,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if g.fixed > 0 && (enc.MaxLength() == 0 || enc.MaxLength() > g.fixed) {
+		return nil, errors.Join(fmt.Errorf("%s takes exactly %d tokens, the tokenizer may give up to %d: set max_length in %s", b.graph, g.fixed, enc.MaxLength(), settingsFile), enc.Close())
+	}
+	g.encoder = enc
+	return g, nil
+}
+
+func (g *tokenGraph) takeInputs() error {
+	seen := map[role]bool{}
+	for _, spec := range g.inputs {
+		r, ok := roles[strings.TrimPrefix(spec.Name, "text_")]
+		switch {
+		case !ok:
+			return fmt.Errorf("input %s isn't known: a text graph takes input_ids, attention_mask and token_type_ids, or one string", spec)
+		case seen[r]:
+			return fmt.Errorf("input %s is there twice", spec.Name)
+		case spec.Type != engine.Int64 && spec.Type != engine.Int32:
+			return fmt.Errorf("input %s: int64 or int32 is needed", spec)
+		case spec.Shape != nil && len(spec.Shape) != 2:
+			return fmt.Errorf("input %s: the shape (batch, length) is needed", spec)
+		case spec.Shape != nil && spec.Shape[0] > 1:
+			return fmt.Errorf("input %s has a fixed batch of %d: export it with a dynamic batch dimension", spec, spec.Shape[0])
+		}
+		if spec.Shape != nil && spec.Shape[1] > 0 {
+			g.fixed = int(spec.Shape[1])
+		}
+		seen[r] = true
+		g.roles = append(g.roles, r)
+	}
+	if !seen[roleIDs] {
+		return errors.New("it has no input input_ids")
+	}
+	g.masked = seen[roleMask]
+	if g.fixed > 0 && !g.masked {
+		return fmt.Errorf("it takes exactly %d tokens and has no attention_mask: export it with a dynamic length", g.fixed)
+	}
+	return nil
+}
+
+// takeOutput finds the logits: the output of that name, else the only one that can be.
+func (g *tokenGraph) takeOutput(b *bundle, outputs []engine.TensorSpec) error {
+	var found []int
+	for i, s := range outputs {
+		if s.Map || s.Type != engine.Float32 && s.Type != engine.Float64 || s.Shape != nil && len(s.Shape) > 2 {
+			continue
+		}
+		if s.Name == "logits" {
+			found = []int{i}
+			break
+		}
+		found = append(found, i)
+	}
+	if len(found) != 1 {
+		return fmt.Errorf("it has %d outputs that may be class scores, of %v: name one of shape (batch, classes) logits", len(found), outputs)
+	}
+	g.output = found[0]
+	spec := outputs[g.output]
+	g.name = spec.Name
+	classes := -1
+	if n := len(spec.Shape); n == 1 {
+		classes = 1
+	} else if n == 2 {
+		classes = int(spec.Shape[1])
+	}
+	var err error
+	if g.labels, err = b.config.labels(classes); err != nil {
+		return err
+	}
+	switch b.config.ProblemType {
+	case "multi_label_classification":
+		g.sigmoid = true
+	case "", "single_label_classification":
+	default:
+		return fmt.Errorf("%s says problem_type %q: single_label_classification and multi_label_classification can be served", configFile, b.config.ProblemType)
+	}
+	return nil
+}
+
+func (g *tokenGraph) Encode(_ context.Context, in Input) (Example, error) {
+	s, err := theText(in)
+	if err != nil {
+		return Example{}, err
+	}
+	tokens, err := g.encoder.Encode(s)
+	if errors.Is(err, text.ErrTooLong) || errors.Is(err, text.ErrInvalidUTF8) {
+		return Example{}, fmt.Errorf("%w: %w", ErrInput, err)
+	}
+	if err != nil {
+		return Example{}, err
+	}
+	if len(tokens.IDs) == 0 {
+		return Example{}, fmt.Errorf("%w: the tokenizer finds nothing in this text that the model could judge", ErrInput)
+	}
+	return g.example(tokens), nil
+}
+
+// theText is the text of in. An empty one, or one of nothing but white space, has nothing to judge: it comes from a caller that
+// lost its text, and any verdict on it would hide that.
+func theText(in Input) (string, error) {
+	switch {
+	case in.Text == nil:
+		return "", fmt.Errorf("%w: this model takes a text, and none is given", ErrInput)
+	case strings.TrimSpace(*in.Text) == "":
+		return "", fmt.Errorf("%w: the text is empty", ErrInput)
+	}
+	return *in.Text, nil
+}
+
+func (g *tokenGraph) example(t text.Tokens) Example {
+	ex := Example{Tensors: make([]engine.Tensor, len(g.roles)), Notes: Notes{Truncated: t.Truncated}}
+	for i, r := range g.roles {
+		data := [...][]int64{roleIDs: t.IDs, roleMask: t.Mask, roleTypes: t.TypeIDs}[r]
+		ex.Tensors[i] = engine.Tensor{Shape: []int64{int64(len(data))}, Data: data}
+	}
+	return ex
+}
+
+// stack pads the shorter examples where lengths differ, and where the graph is fixed to a length.
+func (g *tokenGraph) stack(examples []Example) ([]engine.Tensor, error) {
+	length := g.fixed
+	for _, ex := range examples {
+		length = max(length, g.size(ex))
+	}
+	out := make([]engine.Tensor, len(g.roles))
+	for i, r := range g.roles {
+		fill := [...]int64{roleIDs: g.encoder.PadID(), roleMask: 0, roleTypes: g.encoder.PadTypeID()}[r]
+		data := make([]int64, 0, length*len(examples))
+		for _, ex := range examples {
+			row := ex.Tensors[i].Data.([]int64)
+			padding := slices.Repeat([]int64{fill}, length-len(row))
+			if g.encoder.PadLeft() {
+				data = append(append(data, padding...), row...)
+			} else {
+				data = append(append(data, row...), padding...)
+			}
+		}
+		out[i] = engine.Tensor{Shape: []int64{int64(len(examples)), int64(length)}, Data: data}
+		if g.inputs[i].Type == engine.Int32 {
+			narrow, err := toInt32(data)
+			if err != nil {
+				return nil, fmt.Errorf("input %s: %w", g.inputs[i].Name, err)
+			}
+			out[i].Data = narrow
+		}
+	}
+	return out, nil
+}
+
+func toInt32(data []int64) ([]int32, error) {
+	out := make([]int32, len(data))
+	for i, v := range data {
+		if v < math.MinInt32 || v > math.MaxInt32 {
+			return nil, fmt.Errorf("%d doesn't fit int32", v)
+		}
+		out[i] = int32(v)
+	}
+	return out, nil
+}
+
+// scores follows Hugging Face: softmax over the classes of a single_label_classification, sigmoid for each class of a
+// multi_label_classification; a single logit is always a sigmoid.
+func (g *tokenGraph) scores(outputs []engine.Tensor, n int) ([][]float64, error) {
+	t, err := tableOf(g.name, outputs[g.output], n)
+	if err != nil {
+		return nil, err
+	}
+	if g.labels == nil {
+		// The first run, which nothing else runs beside, counts the classes of a graph that doesn't declare them.
+		g.labels = plainLabels(t.columns)
+	}
+	if t.columns != len(g.labels) {
+		return nil, fmt.Errorf("output %s has %d classes, %s has %d labels", g.name, t.columns, configFile, len(g.labels))
+	}
+	if g.sigmoid || t.columns == 1 {
+		return t.each(sigmoid), nil
+	}
+	return t.each(softmax), nil
+}
+
+// size is the number of tokens.
+func (g *tokenGraph) size(ex Example) int { return int(ex.Tensors[0].Shape[0]) }
+
+func (g *tokenGraph) info() Info {
+	return Info{Kind: "tokens", Labels: g.labels, MaxLength: g.encoder.MaxLength(), MaxTextBytes: g.encoder.MaxBytes()}
+}
+
+func (g *tokenGraph) Close() error { return g.encoder.Close() }

@@ -1,0 +1,73 @@
+package inference
+
+import (
+	"context"
+	"fmt"
+	"math"
+)
+
+// WarmUp runs the model in the shapes that traffic will have, so that the first callers don't pay for first times, and checks what
+// comes out. Its errors wrap ErrBundle where the model is at fault.
+func (m *Model) WarmUp(ctx context.Context) error {
+	if err := m.warmUp(ctx); err != nil {
+		return bundleError(ctx, fmt.Errorf("warm up: %w", err))
+	}
+	return nil
+}
+
+func (m *Model) warmUp(ctx context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: it panicked: %v", ErrBundle, p)
+		}
+	}()
+	runs, err := m.graph.warmups(ctx, m.maxBatch)
+	if err != nil {
+		return err
+	}
+	for _, examples := range runs {
+		rows, err := m.run(ctx, examples)
+		if err != nil {
+			return fmt.Errorf("%d texts of size %d: %w", len(examples), m.graph.size(examples[0]), err)
+		}
+		for i, row := range rows {
+			// All rows are the same text.
+			if !near(row, rows[0]) {
+				return fmt.Errorf("row %d of %d equal texts of size %d has other scores than row 0: %v and %v", i, len(rows), m.graph.size(examples[0]), row, rows[0])
+			}
+		}
+	}
+	return m.tryPadding(ctx)
+}
+
+// tryPadding lets texts of nearly one length share a run if that doesn't change their scores. A graph without a mask, or one that
+// ignores it, is served all the same, with texts of exactly one length in a run.
+func (m *Model) tryPadding(ctx context.Context) error {
+	if m.maxBatch == 1 {
+		return nil
+	}
+	pair, err := m.graph.paddable(ctx)
+	if err != nil || pair == nil {
+		return err
+	}
+	alone, err := m.run(ctx, pair[:1])
+	if err != nil {
+		return err
+	}
+	together, err := m.run(ctx, pair)
+	if err != nil {
+		return fmt.Errorf("two texts of different lengths: %w", err)
+	}
+	m.pads.Store(near(alone[0], together[0]))
+	return nil
+}
+
+// near allows for what the order of additions changes in float32.
+func near(a, b []float64) bool {
+	for i := range a {
+		if math.Abs(a[i]-b[i]) > 1e-4 {
+			return false
+		}
+	}
+	return len(a) == len(b)
+}
