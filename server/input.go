@@ -1,0 +1,142 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"modelgate/inference"
+	"modelgate/modelstore"
+	pb "modelgate/proto/modelgate/v1"
+)
+
+// acquire pins the version of a model that serves now.
+func (s *Server) acquire(ctx context.Context, model string) (*handle, error) {
+	h, err := s.store.Acquire(model)
+	if err == nil {
+		return h, nil
+	}
+	if known := s.known(ctx, model); known != nil {
+		return nil, known
+	}
+	return nil, s.fail(ctx, s.whyNotReady(model, err), otherwiseInternal)
+}
+
+// known is nil if a model of that name is configured, else the status that says so.
+func (s *Server) known(ctx context.Context, model string) error {
+	if model == "" {
+		return invalid("MODEL_MISSING", "model is missing: name one of "+s.names())
+	}
+	if _, err := s.updater.Status(model); err != nil {
+		return s.fail(ctx, fmt.Errorf("%w; there are: %s", err, s.names()), otherwiseInternal)
+	}
+	return nil
+}
+
+// whyNotReady adds to err what the model waits for.
+func (s *Server) whyNotReady(model string, err error) error {
+	st, serr := s.updater.Status(model)
+	switch {
+	case serr != nil:
+	case !st.Candidate.IsZero():
+		return fmt.Errorf("%w; %v is on its way (%s)", err, st.Candidate, st.Phase)
+	case st.LastError != "":
+		return fmt.Errorf("%w; the last check failed: `modelgate models` says why", err)
+	case st.Last.Reason != "":
+		return fmt.Errorf("%w; the last decision was %s (%s)", err, st.Last.Outcome, st.Last.Code)
+	}
+	return err
+}
+
+// names lists the configured models for a sentence, at most twenty.
+func (s *Server) names() string {
+	all := s.updater.List()
+	if len(all) == 0 {
+		return "none yet"
+	}
+	var names []string
+	for i, st := range all {
+		if i == 20 {
+			names = append(names, fmt.Sprintf("and %d more", len(all)-i))
+			break
+		}
+		names = append(names, st.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// check refuses what no model would take.
+func (s *Server) check(req *pb.PredictRequest) error {
+	switch {
+	case len(req.GetId()) > s.o.Limits.IDBytes:
+		return invalid("ID_TOO_LONG", fmt.Sprintf("id has %d bytes, more than %d", len(req.GetId()), s.o.Limits.IDBytes))
+	case req.GetTopK() < 0:
+		return invalid("BAD_TOP_K", fmt.Sprintf("top_k is %d: it must be 0 for all classes, or more", req.GetTopK()))
+	case req.GetVideo() != nil:
+		return invalid("BAD_INPUT", fmt.Sprintf("the model %q takes text only: leave video out", req.GetModel()))
+	}
+	return nil
+}
+
+// response is p as the wire has it. A prediction that makes no sense is an error, never a verdict.
+func response(req *pb.PredictRequest, v modelstore.Version, p inference.Prediction) (*pb.PredictResponse, error) {
+	d, err := decision(p.Decision)
+	if err != nil {
+		return nil, err
+	}
+	score, ok := decisive(p)
+	if !ok {
+		return nil, fmt.Errorf("%w: %v gave %d classes, none of which is %q", errBroken, v, len(p.Classes), cmp.Or(p.PositiveLabel, p.Label))
+	}
+	n := len(p.Classes)
+	if k := int(req.GetTopK()); k > 0 {
+		n = min(n, k)
+	}
+	classes := make([]*pb.Class, n)
+	for i, c := range p.Classes[:n] {
+		if !probability(c.Score) {
+			return nil, fmt.Errorf("%w: %v gave the label %q the score %v", errBroken, v, c.Label, c.Score)
+		}
+		classes[i] = &pb.Class{Label: c.Label, Score: c.Score}
+	}
+	return &pb.PredictResponse{Classes: classes, Label: p.Label, Score: score, Decision: d, Threshold: p.Threshold, Model: v.Model,
+		Version: v.ID(), Id: req.GetId(), Truncated: p.Truncated, PositiveLabel: p.PositiveLabel}, nil
+}
+
+// decisive is the score that the decision is about: the positive label's, or the best one where no label is positive.
+func decisive(p inference.Prediction) (score float64, ok bool) {
+	label := cmp.Or(p.PositiveLabel, p.Label)
+	for _, c := range p.Classes {
+		if c.Label == label {
+			return c.Score, probability(c.Score)
+		}
+	}
+	return 0, false
+}
+
+func probability(x float64) bool { return !math.IsNaN(x) && x >= 0 && x <= 1 }
+
+func decision(d inference.Decision) (pb.Decision, error) {
+	switch d {
+	case inference.BelowThreshold:
+		return pb.Decision_DECISION_BELOW_THRESHOLD, nil
+	case inference.AtOrAboveThreshold:
+		return pb.Decision_DECISION_AT_OR_ABOVE_THRESHOLD, nil
+	case inference.Undecided:
+		return pb.Decision_DECISION_UNDECIDED, nil
+	}
+	return pb.Decision_DECISION_UNSPECIFIED, fmt.Errorf("%w: it decided %v", errBroken, d)
+}
+
+// batchModel settles which model an item of a batch means.
+func batchModel(batch string, item *pb.PredictRequest) error {
+	if item.GetModel() != "" && item.GetModel() != batch {
+		return newStatus(kind{code: codes.InvalidArgument, reason: "OTHER_MODEL"},
+			fmt.Sprintf("this item names the model %q and its batch %q: leave the item's out, or send it in a batch of its own", item.GetModel(), batch), nil)
+	}
+	return nil
+}

@@ -1,0 +1,130 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/status"
+
+	"modelgate/inference"
+	"modelgate/modelstore"
+	pb "modelgate/proto/modelgate/v1"
+)
+
+type handle = modelstore.Handle[*inference.Model]
+
+// predictions is PredictionService.
+type predictions struct {
+	pb.UnimplementedPredictionServiceServer
+	*Server
+}
+
+// Predict scores one input.
+func (p predictions) Predict(ctx context.Context, req *pb.PredictRequest) (*pb.PredictResponse, error) {
+	began := time.Now()
+	h, err := p.acquire(ctx, req.GetModel())
+	if err != nil {
+		p.count(req.GetModel(), nil, began, err)
+		return nil, err
+	}
+	defer h.Release()
+	return p.answer(ctx, h, req, began)
+}
+
+// answer is the straight line of every prediction: check, predict, convert, count. The caller holds h.
+func (s *Server) answer(ctx context.Context, h *handle, req *pb.PredictRequest, began time.Time) (resp *pb.PredictResponse, err error) {
+	defer s.o.Metrics.inFlight(h.Version().Model)()
+	defer func() {
+		if r := recover(); r != nil {
+			err = s.fail(ctx, fmt.Errorf("panic: %v\n%s", r, debug.Stack()), otherwiseInternal)
+		}
+		if err != nil {
+			resp = nil
+		}
+		s.count(h.Version().Model, h, began, err)
+	}()
+	if err := s.check(req); err != nil {
+		return nil, err
+	}
+	p, err := h.Model().Predict(ctx, inference.Input{Text: req.Text})
+	if err == nil {
+		resp, err = response(req, h.Version(), p)
+	}
+	if err != nil {
+		return nil, s.fail(ctx, err, otherwiseInternal)
+	}
+	return resp, nil
+}
+
+// count measures one prediction. Names of models that don't exist don't become series.
+func (s *Server) count(model string, h *handle, began time.Time, err error) {
+	version := ""
+	if h != nil {
+		version = h.Version().ID()
+	} else if _, serr := s.updater.Status(model); serr != nil {
+		model = ""
+	}
+	s.o.Metrics.request(model, version, status.Code(err), time.Since(began))
+}
+
+// PredictBatch scores a micro-batch with one version: the one that serves when the batch arrives.
+func (p predictions) PredictBatch(ctx context.Context, req *pb.PredictBatchRequest) (*pb.PredictBatchResponse, error) {
+	if err := p.known(ctx, req.GetModel()); err != nil {
+		return nil, err
+	}
+	n, most := len(req.GetRequests()), p.o.Limits.BatchItems
+	switch {
+	case n == 0:
+		return nil, invalid("EMPTY_BATCH", "requests is empty: a batch has at least one")
+	case n > most:
+		return nil, invalid("BATCH_TOO_LARGE", fmt.Sprintf("the batch has %d requests, more than %d: split it", n, most))
+	}
+	began := time.Now()
+	h, err := p.acquire(ctx, req.GetModel())
+	if err != nil {
+		p.count(req.GetModel(), nil, began, err)
+		return nil, err
+	}
+	defer h.Release()
+	items := p.answerAll(ctx, h, req)
+	if ctx.Err() != nil {
+		return nil, p.fail(ctx, ctx.Err(), otherwiseInternal)
+	}
+	return &pb.PredictBatchResponse{Responses: items}, nil
+}
+
+// answerAll answers the items of a batch, a bounded number of them at a time.
+func (p predictions) answerAll(ctx context.Context, h *handle, req *pb.PredictBatchRequest) []*pb.PredictBatchItem {
+	items := make([]*pb.PredictBatchItem, len(req.GetRequests()))
+	places := make(chan struct{}, p.o.Limits.BatchConcurrency)
+	var wg sync.WaitGroup
+	for i, r := range req.GetRequests() {
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			items[i] = p.item(ctx, h, req.GetModel(), r)
+		})
+	}
+	wg.Wait()
+	return items
+}
+
+func (p predictions) item(ctx context.Context, h *handle, model string, r *pb.PredictRequest) *pb.PredictBatchItem {
+	began := time.Now()
+	item := &pb.PredictBatchItem{Id: r.GetId()}
+	err := batchModel(model, r)
+	if err != nil {
+		p.count(model, h, began, err)
+	} else {
+		var resp *pb.PredictResponse
+		if resp, err = p.answer(ctx, h, r, began); err == nil {
+			item.Result = &pb.PredictBatchItem_Prediction{Prediction: resp}
+			return item
+		}
+	}
+	item.Result = &pb.PredictBatchItem_Error{Error: status.Convert(err).Proto()}
+	return item
+}
