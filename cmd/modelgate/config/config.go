@@ -9,20 +9,24 @@ import (
 
 // Config is every setting of a gateway. Its JSON names are the keys of the file; Load fills it.
 type Config struct {
-	GRPCAddr       string   `json:"grpc_addr" jsonschema_description:"Address of the gRPC port."`
-	HTTPAddr       string   `json:"http_addr" jsonschema_description:"Address of the REST, health, metrics and docs port."`
-	ModelsDir      string   `json:"models_dir" flag:"models" jsonschema_description:"Folder to serve and watch: DIR/<served name>/<version number>/. In place of MLflow."`
-	DataDir        string   `json:"data_dir" jsonschema_description:"Folder for state and ledger, locked by one gateway. Default: $XDG_STATE_HOME/modelgate, or ~/.local/state/modelgate."`
-	CacheDir       string   `json:"cache_dir" jsonschema_description:"Folder for downloaded versions; gateways may share it. Default: cache in data_dir."`
-	UpdateInterval Duration `json:"update_interval" jsonschema_description:"Time between two looks at the registry. Default: 30m; 2s for a folder of models."`
-	KeepPrevious   Duration `json:"keep_previous" jsonschema_description:"How long the version before stays in memory after a swap, for an instant rollback."`
-	KeepVersions   int      `json:"keep_versions" jsonschema_description:"How many versions of a model stay on disk."`
-	DrainTimeout   Duration `json:"drain_timeout" jsonschema_description:"How long requests in progress may take to end at a swap or at the end of the program."`
-	TokenFile      string   `json:"token_file" jsonschema_description:"File with the bearer token that callers must send."`
-	Insecure       bool     `json:"insecure" jsonschema_description:"Allow addresses off loopback without TLS."`
-	Reflection     bool     `json:"reflection" jsonschema_description:"Answer gRPC reflection, for grpcurl and its like."`
-	ONNXRuntime    string   `json:"onnxruntime" jsonschema_description:"Path of the ONNX Runtime library. Default: libonnxruntime.so beside the program."`
-	Threads        int      `json:"threads" jsonschema_description:"Threads inside one run of a model; 0 is the engine's choice."`
+	GRPCAddr        string   `json:"grpc_addr" jsonschema_description:"Address of the gRPC port."`
+	HTTPAddr        string   `json:"http_addr" jsonschema_description:"Address of the REST, health, metrics and docs port."`
+	ModelsDir       string   `json:"models_dir" flag:"models" jsonschema_description:"Folder to serve and watch: DIR/<served name>/<version number>/. In place of MLflow."`
+	DataDir         string   `json:"data_dir" jsonschema_description:"Folder for state and ledger, locked by one gateway. Default: $XDG_STATE_HOME/modelgate, or ~/.local/state/modelgate."`
+	CacheDir        string   `json:"cache_dir" jsonschema_description:"Folder for downloaded versions; gateways may share it. Default: cache in data_dir."`
+	UpdateInterval  Duration `json:"update_interval" jsonschema_description:"Time between two looks at the registry. Default: 30m; 2s for a folder of models."`
+	KeepPrevious    Duration `json:"keep_previous" jsonschema_description:"How long the version before stays in memory after a swap, for an instant rollback."`
+	KeepVersions    int      `json:"keep_versions" jsonschema_description:"How many versions of a model stay on disk."`
+	DrainTimeout    Duration `json:"drain_timeout" jsonschema_description:"How long requests in progress may take to end at a swap or at the end of the program."`
+	DrainDelay      Duration `json:"drain_delay" jsonschema_description:"Time between \"not ready\" and the end of listening, for load balancers to notice."`
+	TokenFile       string   `json:"token_file" jsonschema_description:"File with the bearer tokens that callers may send, one a line."`
+	OpenPredictions bool     `json:"open_predictions" jsonschema_description:"Let callers without a token predict; everything else still needs one."`
+	AllowedHosts    []string `json:"allowed_hosts" jsonschema_description:"Names, besides localhost and loopback addresses, that a Host header may give to a port on loopback."`
+	Insecure        bool     `json:"insecure" jsonschema_description:"Allow addresses off loopback without TLS."`
+	Reflection      *bool    `json:"reflection,omitempty" jsonschema_description:"Answer gRPC reflection, for grpcurl and its like. Default: on loopback only."`
+	ONNXRuntime     string   `json:"onnxruntime" jsonschema_description:"Path of the ONNX Runtime library. Default: libonnxruntime.so beside the program."`
+	Threads         int      `json:"threads" jsonschema_description:"Threads inside one run of a model; 0 is the engine's choice."`
+	Workers         int      `json:"workers" jsonschema_description:"Runs of a version at the same time; 0 is one a core."`
 
 	TLS    TLS    `json:"tls" jsonschema_description:"Certificates, read again when they change."`
 	Batch  Batch  `json:"batch" jsonschema_description:"How requests are gathered into runs of a model."`
@@ -48,11 +52,13 @@ type Batch struct {
 
 // Limits bound requests.
 type Limits struct {
-	TextBytes    Bytes `json:"text_bytes" jsonschema_description:"Longest text."`
-	MessageBytes Bytes `json:"message_bytes" jsonschema_description:"Largest message in either direction."`
-	BatchItems   int   `json:"batch_items" jsonschema_description:"Most inputs in one PredictBatch."`
-	InFlight     int   `json:"in_flight" jsonschema_description:"Most messages of one stream in progress."`
-	Streams      int   `json:"streams" jsonschema_description:"Most calls in progress on one connection."`
+	TextBytes        Bytes `json:"text_bytes" jsonschema_description:"Longest text."`
+	MessageBytes     Bytes `json:"message_bytes" jsonschema_description:"Largest message in either direction."`
+	IDBytes          int   `json:"id_bytes" jsonschema_description:"Longest id of a request."`
+	BatchItems       int   `json:"batch_items" jsonschema_description:"Most inputs in one PredictBatch."`
+	BatchConcurrency int   `json:"batch_concurrency" jsonschema_description:"Most inputs of one PredictBatch that are computed at the same time."`
+	StreamWindow     int   `json:"stream_window" jsonschema_description:"Most messages of one stream in flight."`
+	Streams          int   `json:"streams" jsonschema_description:"Most calls in progress on one connection."`
 }
 
 // Log says what is logged.
@@ -89,6 +95,7 @@ type Model struct {
 	PositiveLabel      string   `json:"positive_label" jsonschema_description:"Label that a decision speaks of. Default: the bundle's."`
 	Threshold          *float64 `json:"threshold,omitempty" jsonschema:"minimum=0,maximum=1" jsonschema_description:"Score from which the decision is positive. Default: the bundle's, or 0.5."`
 	MaxLength          int      `json:"max_length" jsonschema_description:"Tokens after which a text is cut. Default: the bundle's."`
+	SpecialAsText      bool     `json:"special_as_text" jsonschema_description:"Special tokens that a user types are text, whatever the bundle says."`
 }
 
 // defaults are the settings that nobody made.
@@ -97,9 +104,9 @@ func defaults(env func(string) string) *Config {
 		GRPCAddr: "127.0.0.1:8001", HTTPAddr: "127.0.0.1:8000",
 		DataDir:        defaultDataDir(env),
 		UpdateInterval: Duration(30 * time.Minute), KeepPrevious: Duration(10 * time.Minute), KeepVersions: 3,
-		DrainTimeout: Duration(30 * time.Second), Reflection: true,
-		Limits: Limits{TextBytes: 64 << 10, MessageBytes: 64 << 20, BatchItems: 256, InFlight: 64, Streams: 1024},
-		Log:    Log{Level: "info", Format: "auto"},
+		DrainTimeout: Duration(20 * time.Second),
+		Limits:       Limits{TextBytes: 64 << 10, MessageBytes: 4 << 20, IDBytes: 256, BatchItems: 256, BatchConcurrency: 32, StreamWindow: 64, Streams: 1024},
+		Log:          Log{Level: "info", Format: "auto"},
 		MLflow: MLflow{Enabled: true, Pointer: "both", Alias: "production", Stage: "Production",
 			Metrics: []string{"eval_f1", "f1"}, Timeout: Duration(30 * time.Second)},
 		Models: map[string]*Model{

@@ -146,7 +146,7 @@ func TestMistakes(t *testing.T) {
 		"unknown key":             {from(nil, "grpc_addr: 127.0.0.1:1\ngrpc_adr: x\n"), []string{"gate.yaml:2: ", `unknown key "grpc_adr"`, `did you mean "grpc_addr"?`}},
 		"unknown key in section":  {from(nil, "mlflow:\n  # where\n  traking_uri: x\n"), []string{"gate.yaml:3: ", `unknown key "traking_uri" in mlflow`, `"tracking_uri"`}},
 		"unknown key of a model":  {from(nil, "models:\n  text:\n    f1_treshold: 1\n"), []string{"gate.yaml:3: ", "in models.text", `"f1_threshold"`}},
-		"nothing like it":         {from(nil, "zzzzzzzzzzzz: 1\n"), []string{"gate.yaml:1: ", "the keys here are batch, "}},
+		"nothing like it":         {from(nil, "zzzzzzzzzzzz: 1\n"), []string{"gate.yaml:1: ", "the keys here are allowed_hosts, "}},
 		"not YAML":                {from(nil, "a: [1\nb: 2\n"), []string{"gate.yaml is not YAML"}},
 		"a key twice":             {from(nil, "threads: 1\nthreads: 2\n"), []string{"gate.yaml", "threads"}},
 		"two documents":           {from(nil, "threads: 1\n---\nthreads: 2\n"), []string{"2 YAML documents"}},

@@ -22,7 +22,12 @@ type value struct {
 var modelName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{0,63}$`)
 
 // readFile reads the values of a YAML file. It refuses every key that no setting has.
-func readFile(name string, content []byte) ([]value, error) {
+func readFile(name string, content []byte) (values []value, err error) {
+	defer func() {
+		if p := recover(); p != nil { // the parser's, for some malformed files
+			values, err = nil, fmt.Errorf("%s is not YAML: %v", name, p)
+		}
+	}()
 	f, err := parser.ParseBytes(content, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%s is not YAML:\n%s", name, yaml.FormatError(err, false, true))
@@ -69,7 +74,7 @@ func (r *fileReader) mapping(n ast.Node, typ reflect.Type, prefix string) {
 		pairs = m.Values
 	case *ast.MappingValueNode:
 		pairs = []*ast.MappingValueNode{m}
-	case *ast.NullNode:
+	case *ast.NullNode, *ast.CommentGroupNode:
 		return
 	default:
 		what := strings.TrimSuffix(prefix, ".")

@@ -47,6 +47,11 @@ func (s Setting) Value() any {
 	switch v := s.value.Interface().(type) {
 	case bool, int, float64, []string:
 		return v
+	case *bool:
+		if v == nil {
+			return nil
+		}
+		return *v
 	case *float64:
 		if v == nil {
 			return nil

@@ -60,6 +60,9 @@ func (l *Loaded) validateFiles(bad complain) {
 	case t.ClientCA != "" && t.Cert == "":
 		bad("tls.client_ca", "needs tls.cert and tls.key: callers can only show certificates over TLS")
 	}
+	if l.OpenPredictions && l.TokenFile == "" {
+		bad("open_predictions", "means nothing without token_file")
+	}
 	if l.DataDir == "" {
 		bad("data_dir", "must not be empty; it is where state and ledger are kept")
 	} else if abs, err := filepath.Abs(l.DataDir); err == nil && l.ModelsDir != "" {
@@ -77,12 +80,15 @@ func (l *Loaded) validateNumbers(bad complain) {
 	}
 	atLeast("keep_versions", int64(l.KeepVersions), 1)
 	atLeast("threads", int64(l.Threads), 0)
+	atLeast("workers", int64(l.Workers), 0)
 	atLeast("batch.max_size", int64(l.Batch.MaxSize), 0)
 	atLeast("batch.queue", int64(l.Batch.Queue), 0)
 	atLeast("limits.text_bytes", int64(l.Limits.TextBytes), 1)
 	atLeast("limits.message_bytes", int64(l.Limits.MessageBytes), 1<<10)
 	atLeast("limits.batch_items", int64(l.Limits.BatchItems), 1)
-	atLeast("limits.in_flight", int64(l.Limits.InFlight), 1)
+	atLeast("limits.id_bytes", int64(l.Limits.IDBytes), 1)
+	atLeast("limits.batch_concurrency", int64(l.Limits.BatchConcurrency), 1)
+	atLeast("limits.stream_window", int64(l.Limits.StreamWindow), 1)
 	atLeast("limits.streams", int64(l.Limits.Streams), 1)
 	if l.UpdateInterval <= 0 {
 		bad("update_interval", "must be more than 0")

@@ -85,6 +85,9 @@ func set(v reflect.Value, text string) error {
 			return fmt.Errorf("%q is neither true nor false", text)
 		}
 		*p = b
+	case **bool:
+		*p = new(bool)
+		return set(reflect.ValueOf(*p).Elem(), text)
 	case *int:
 		n, err := strconv.Atoi(text)
 		if err != nil {
@@ -149,6 +152,8 @@ func kind(t reflect.Type) string {
 		return "number"
 	case reflect.TypeFor[int]():
 		return "int"
+	case reflect.TypeFor[*bool]():
+		return "bool"
 	}
 	return t.Kind().String()
 }
@@ -158,6 +163,11 @@ func format(v reflect.Value) string {
 	switch x := v.Interface().(type) {
 	case []string:
 		return strings.Join(x, ",")
+	case *bool:
+		if x == nil {
+			return ""
+		}
+		return strconv.FormatBool(*x)
 	case *float64:
 		if x == nil {
 			return ""

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"modelgate/cmd/modelgate/config"
+	"modelgate/inference"
+	"modelgate/inference/engine"
+	"modelgate/inference/engine/ort"
+	"modelgate/inference/text/hf"
+	"modelgate/modelstore"
+	"modelgate/modelstore/disk"
+	"modelgate/server"
+)
+
+// gateway is everything that serves, wired together.
+type gateway struct {
+	config   *config.Loaded
+	registry *registry
+	data     *disk.Data
+	store    *modelstore.Store[*inference.Model]
+	updater  *modelstore.Updater
+	server   *server.Server
+	log      *slog.Logger
+}
+
+// newGateway opens what a configuration names, from the engine up to the ports. Nothing is served before run.
+func newGateway(c *config.Loaded, s *screen, log *slog.Logger) (g *gateway, err error) {
+	g = &gateway{config: c, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.close())
+		}
+	}()
+
+	metrics, gatherer, err := newMetrics()
+	if err != nil {
+		return g, err
+	}
+	if g.registry, err = openRegistry(c, s, log); err != nil {
+		return g, err
+	}
+	eng, err := openEngine(c)
+	if err != nil {
+		return g, err
+	}
+	if g.data, err = disk.OpenData(c.DataDir, disk.DataOptions{Logger: log}); err != nil {
+		return g, err
+	}
+	cache, err := disk.OpenCache(c.CacheDir, disk.CacheOptions{Keep: c.KeepVersions, Logger: log})
+	if err != nil {
+		return g, err
+	}
+	observe := func(e modelstore.Event) {
+		metrics.Observe(e)
+		logEvent(log, e)
+	}
+	g.store = modelstore.New(loader(c, eng, hf.NewPool(), metrics), modelstore.StoreOptions{
+		KeepPrevious: time.Duration(c.KeepPrevious), DrainTimeout: time.Duration(c.DrainTimeout), Observe: observe,
+	})
+	g.updater = modelstore.NewUpdater(g.registry.Source, g.store, cache, g.data, modelstore.UpdaterOptions{
+		Models: g.registry.models, Discover: g.registry.discover, Interval: time.Duration(c.UpdateInterval), Observe: observe, Logger: log,
+	})
+	g.server, err = server.New(serverOptions(c, log, metrics, gatherer), g.store, g.updater)
+	return g, err
+}
+
+func newMetrics() (*server.Metrics, *prometheus.Registry, error) {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m, err := server.NewMetrics(r)
+	return m, r, err
+}
+
+// openEngine chooses the engine. It is the only place that knows its name.
+func openEngine(c *config.Loaded) (engine.Engine, error) {
+	path, err := ort.FindLibrary(c.ONNXRuntime)
+	if err != nil {
+		return nil, fmt.Errorf("%w (onnxruntime, MODELGATE_ONNXRUNTIME or --onnxruntime)", err)
+	}
+	return ort.Open(ort.Options{LibraryPath: path, Threads: c.Threads})
+}
+
+// loader opens bundles. A bundle or graph that is at fault itself is a permanent failure: it goes into quarantine.
+func loader(c *config.Loaded, eng engine.Engine, tokenizers *hf.Pool, metrics *server.Metrics) modelstore.LoadFunc[*inference.Model] {
+	return func(ctx context.Context, v modelstore.Version, dir string) (*inference.Model, error) {
+		o := modelOptions(c, v.Model)
+		o.Tokenizers = tokenizers
+		o.Observed = func(n int, waits []time.Duration) { metrics.Batch(v.Model, n, waits) }
+		m, err := inference.Open(ctx, dir, eng, o)
+		return m, permanent(err)
+	}
+}
+
+func permanent(err error) error {
+	if errors.Is(err, inference.ErrBundle) || errors.Is(err, engine.ErrGraph) {
+		return modelstore.Permanent(err)
+	}
+	return err
+}
+
+func modelOptions(c *config.Loaded, name string) inference.Options {
+	m := c.ModelFor(name)
+	return inference.Options{
+		PositiveLabel: m.PositiveLabel, Threshold: m.Threshold, MaxLength: m.MaxLength, SpecialAsText: m.SpecialAsText,
+		MaxTextBytes: int(c.Limits.TextBytes), Threads: c.Threads, Workers: c.Workers, MaxBatch: c.Batch.MaxSize, MaxQueue: c.Batch.Queue,
+	}
+}
+
+func serverOptions(c *config.Loaded, log *slog.Logger, m *server.Metrics, g prometheus.Gatherer) server.Options {
+	l := c.Limits
+	return server.Options{
+		GRPCAddr: c.GRPCAddr, HTTPAddr: c.HTTPAddr,
+		TLS:      server.TLSFiles{Cert: c.TLS.Cert, Key: c.TLS.Key, ClientCA: c.TLS.ClientCA},
+		Insecure: c.Insecure, TokenFile: c.TokenFile, OpenPredictions: c.OpenPredictions, AllowedHosts: c.AllowedHosts,
+		Limits: server.Limits{MessageBytes: int(l.MessageBytes), IDBytes: l.IDBytes, BatchItems: l.BatchItems,
+			BatchConcurrency: l.BatchConcurrency, StreamWindow: l.StreamWindow, Streams: l.Streams},
+		DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),
+		Reflection: c.Reflection, Version: thisBuild().Version, Logger: log, Metrics: m, Gatherer: g,
+	}
+}
+
+// logEvent logs what the updater doesn't: the steps of a swap, and what went wrong on the way out.
+func logEvent(log *slog.Logger, e modelstore.Event) {
+	switch e.Kind {
+	case modelstore.PhaseEnded:
+		log.Debug("phase", "version", e.Version.String(), "phase", string(e.Phase), "seconds", e.Duration.Seconds(), "error", e.Err)
+	case modelstore.CloseFailed:
+		log.Warn("a version was closed with an error", "version", e.Version.String(), "error", e.Err)
+	}
+}
+
+// run serves until ctx ends, then drains: the server first, so that every request in flight still finds its version, then the
+// updater, then the store.
+func (g *gateway) run(ctx context.Context) error {
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	updates := make(chan error, 1)
+	go func() { updates <- g.updater.Run(work) }()
+	err := g.server.Run(ctx)
+	stop()
+	return errors.Join(err, <-updates, g.close())
+}
+
+// close gives back what newGateway opened, last opened first.
+func (g *gateway) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(g.config.DrainTimeout))
+	defer cancel()
+	var errs []error
+	if g.store != nil {
+		errs = append(errs, g.store.Close(ctx))
+	}
+	if g.data != nil {
+		errs = append(errs, g.data.Close())
+	}
+	if g.registry != nil {
+		errs = append(errs, g.registry.close())
+	}
+	return errors.Join(errs...)
+}
