@@ -25,11 +25,25 @@ func TestAddMakesAVerifiedReadOnlyBundle(t *testing.T) {
 	dir := t.TempDir()
 	c := openCache(t, dir, disk.CacheOptions{})
 	phases := map[string]int{}
-	b, err := c.Add(t.Context(), version(1), small.fetch, func(phase string, _ time.Duration) { phases[phase]++ })
+	var fetched os.FileInfo
+	b, err := c.Add(t.Context(), version(1), func(ctx context.Context, partial string) error {
+		if err := small.fetch(ctx, partial); err != nil {
+			return err
+		}
+		if seen := names(t, dir, "bundles"); len(seen) > 0 {
+			t.Errorf("seen before it is complete: %v", seen)
+		}
+		var err error
+		fetched, err = os.Stat(filepath.Join(partial, "model.onnx"))
+		return err
+	}, func(phase string, _ time.Duration) { phases[phase]++ })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Release()
+	if info, err := os.Stat(filepath.Join(b.Dir, "model.onnx")); err != nil || !os.SameFile(info, fetched) {
+		t.Errorf("model.onnx is a copy of what was fetched, error %v; want it moved, in one step", err)
+	}
 	got, err := readTree(b.Dir)
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,6 +26,8 @@ const crashDirEnv = "MODELGATE_TEST_CRASH_DIR"
 var (
 	crashCache = disk.CacheOptions{Keep: 2}
 	crashData  = disk.DataOptions{LedgerBytes: 6 << 10, LedgerKeep: 3}
+	// They make the state so big that a kill can hit in the middle of writing it.
+	manyQuarantined = slices.Repeat([]modelstore.Quarantined{{Version: version(99), Why: strings.Repeat("why ", 500)}}, 200)
 )
 
 // crashed is the content of version n in the crash test: several files, big enough that a kill can hit in the middle of any.
@@ -63,7 +66,7 @@ func crashStep(cache *disk.Cache, data *disk.Data, s modelstore.Saved, n int64) 
 	}
 	defer b.Release()
 	fmt.Println("added", n)
-	s = modelstore.Saved{Active: b.Version, Previous: s.Active}
+	s = modelstore.Saved{Active: b.Version, Previous: s.Active, Quarantine: manyQuarantined}
 	if err := data.Save("text", s); err != nil {
 		return s, err
 	}
@@ -182,6 +185,9 @@ func (w *witness) checkState(ctx context.Context, dir string, s modelstore.Saved
 	n := s.Active.Number
 	if n != w.saved && n != w.saved+1 {
 		return fmt.Errorf("state is of version %d, want %d or the next", n, w.saved)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "data", "state", "text.json.damaged")); err == nil {
+		return errors.New("the state file was damaged")
 	}
 	if n == 0 {
 		return nil

@@ -91,6 +91,26 @@ func TestStateOutlivesARestart(t *testing.T) {
 	}
 }
 
+func TestSaveNeverWritesInPlace(t *testing.T) {
+	dir := t.TempDir()
+	d := openData(t, dir, disk.DataOptions{})
+	path := filepath.Join(dir, "state", "text.json")
+	var before []os.FileInfo
+	for n := range int64(3) {
+		if err := d.Save("text", saved(n+1)); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(before) > 0 && os.SameFile(info, before[len(before)-1]) {
+			t.Errorf("state of version %d was written over the one before it", n+1)
+		}
+		before = append(before, info)
+	}
+}
+
 func TestStateNamesAreChecked(t *testing.T) {
 	d := openData(t, t.TempDir(), disk.DataOptions{})
 	for _, name := range []string{"", "..", "a/b", "../lock", ".hidden", "a.json"} {
