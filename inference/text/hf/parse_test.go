@@ -1,0 +1,101 @@
+package hf_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"modelgate/inference/text/hf"
+)
+
+const tiny = `{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":null,` +
+	`"post_processor":%s,"decoder":null,"model":%s}`
+
+// malformed are files that must be an error when they are read or used, and never the end of the process.
+var malformed = map[string]string{
+	"empty":               "",
+	"NUL":                 "\x00",
+	"not JSON":            "tokenizer",
+	"null":                "null",
+	"number":              "1e999",
+	"list":                "[]",
+	"object":              "{}",
+	"cut off":             `{"version":"1.0","model":{"type":"BPE","vocab":{"a":0`,
+	"invalid UTF-8":       "{\"version\":\"\xff\"}",
+	"another version":     strings.Replace(fmt.Sprintf(tiny, "null", `{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}`), "1.0", "9.9", 1),
+	"unknown model":       fmt.Sprintf(tiny, "null", `{"type":"Magic","vocab":{}}`),
+	"id out of range":     fmt.Sprintf(tiny, "null", `{"type":"WordLevel","vocab":{"a":4294967296},"unk_token":"a"}`),
+	"negative id":         fmt.Sprintf(tiny, "null", `{"type":"WordLevel","vocab":{"a":-1},"unk_token":"a"}`),
+	"merge not in vocab":  fmt.Sprintf(tiny, "null", `{"type":"BPE","vocab":{"a":0},"merges":[["a","b"]]}`),
+	"merge of one":        fmt.Sprintf(tiny, "null", `{"type":"BPE","vocab":{"a":0},"merges":["a"]}`),
+	"empty unigram":       fmt.Sprintf(tiny, "null", `{"type":"Unigram","unk_id":0,"vocab":[]}`),
+	"unigram unknown id":  fmt.Sprintf(tiny, "null", `{"type":"Unigram","unk_id":7,"vocab":[["a",0.0]]}`),
+	"template of nothing": fmt.Sprintf(tiny, `{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x","type_id":0}}],"pair":[],"special_tokens":{}}`, `{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}`),
+	"regex":               strings.Replace(fmt.Sprintf(tiny, "null", `{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}`), `"pre_tokenizer":null`, `"pre_tokenizer":{"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated","invert":false}`, 1),
+	"charsmap":            strings.Replace(fmt.Sprintf(tiny, "null", `{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}`), `"normalizer":null`, `"normalizer":{"type":"Precompiled","precompiled_charsmap":"AAAA"}`, 1),
+	"charsmap too short":  strings.Replace(fmt.Sprintf(tiny, "null", `{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}`), `"normalizer":null`, `"normalizer":{"type":"Precompiled","precompiled_charsmap":"/////wAAAAA="}`, 1),
+	"deep nesting":        strings.Replace(fmt.Sprintf(tiny, "null", `{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}`), `"normalizer":null`, `"normalizer":`+strings.Repeat(`{"type":"Sequence","normalizers":[`, 5000)+strings.Repeat(`]}`, 5000), 1),
+	"deep list":           strings.Repeat("[", 1<<20),
+	"word without unk":    fmt.Sprintf(tiny, "null", `{"type":"WordLevel","vocab":{"a":0},"unk_token":"b"}`),
+}
+
+func TestMalformedFilesAreErrors(t *testing.T) {
+	for name, file := range malformed {
+		t.Run(name, func(t *testing.T) {
+			tok, err := hf.Parse([]byte(file))
+			if err != nil {
+				if len(err.Error()) < 20 {
+					t.Errorf("%q says too little", err)
+				}
+				return
+			}
+			defer tok.Close()
+			if e, err := tok.Encode("ab", hf.EncodeOptions{}); err == nil {
+				t.Errorf("parsed and used: %v", e.IDs)
+			}
+		})
+	}
+}
+
+// FuzzParse reads files that are nearly right. Whatever they do, the process goes on.
+func FuzzParse(f *testing.F) {
+	for _, file := range malformed {
+		if len(file) < 4096 {
+			f.Add([]byte(file), "a b\x00c")
+		}
+	}
+	for _, model := range []string{
+		`{"type":"WordLevel","vocab":{"a":0,"<unk>":1},"unk_token":"<unk>"}`,
+		`{"type":"WordPiece","vocab":{"a":0,"##b":1,"[UNK]":2},"unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":9}`,
+		`{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":[["a","b"]],"unk_token":"a","fuse_unk":false}`,
+		`{"type":"Unigram","unk_id":0,"vocab":[["<unk>",0.0],["a",-1.5],["b",-2.0]],"byte_fallback":false}`,
+	} {
+		f.Add(fmt.Appendf(nil, tiny, `{"type":"BertProcessing","sep":["b",1],"cls":["a",0]}`, model), "ab ba")
+	}
+	f.Fuzz(func(t *testing.T, file []byte, text string) {
+		tok, err := hf.Parse(file)
+		if err != nil {
+			return
+		}
+		defer tok.Close()
+		e, err := tok.Encode(text, hf.EncodeOptions{MaxLength: 8})
+		if err == nil && (len(e.IDs) > 8 || len(e.Mask) != len(e.IDs)) {
+			t.Errorf("%d ids, %d mask values", len(e.IDs), len(e.Mask))
+		}
+	})
+}
+
+// TestTruncatedFiles cuts a real file at many places.
+func TestTruncatedFiles(t *testing.T) {
+	data, err := os.ReadFile(path("phobert"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; n < len(data); n += 1 + len(data)/200 {
+		if tok, err := hf.Parse(data[:n]); err == nil {
+			tok.Close()
+			t.Errorf("the first %d of %d bytes are a tokenizer", n, len(data))
+		}
+	}
+}
