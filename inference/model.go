@@ -62,6 +62,9 @@ func Open(ctx context.Context, dir string, eng engine.Engine, o Options) (m *Mod
 		return nil, err
 	}
 	session, err := eng.Open(ctx, b.graph, engine.Options{Threads: o.Threads})
+	if err != nil && !errors.Is(err, engine.ErrGraph) {
+		return nil, machineError{err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -247,11 +250,17 @@ func (m *Model) Close() error {
 	return errors.Join(m.batcher.Close(), m.session.Close(), m.graph.Close())
 }
 
-// bundleError marks err as the bundle's fault, unless it comes from ctx or says that a file couldn't be read, which may pass.
+// A machineError is one of the engine that isn't the graph's fault.
+type machineError struct{ error }
+
+func (e machineError) Unwrap() error { return e.error }
+
+// bundleError marks err as the bundle's fault, unless it comes from ctx or the engine, or says that a file couldn't be read, which
+// may pass.
 func bundleError(ctx context.Context, err error) error {
 	var pathErr *fs.PathError
 	switch {
-	case errors.Is(err, ErrBundle), ctx.Err() != nil:
+	case errors.Is(err, ErrBundle), ctx.Err() != nil, errors.As(err, new(machineError)):
 		return err
 	case errors.As(err, &pathErr) && !errors.Is(err, fs.ErrNotExist):
 		return err

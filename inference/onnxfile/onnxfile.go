@@ -4,6 +4,7 @@ package onnxfile
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 )
 
@@ -95,9 +96,12 @@ func Read(path string) (*File, error) {
 	if !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("%w: %s is not a regular file", ErrFormat, path)
 	}
-	g, err := parse(newCursor(f, st.Size()))
+	g, err := Parse(f, st.Size())
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	return g, nil
 }
+
+// Parse reads a graph of size bytes from r, as Read does.
+func Parse(r io.ReaderAt, size int64) (*File, error) { return parse(newCursor(r, size)) }

@@ -112,9 +112,13 @@ func (e *Engine) Open(ctx context.Context, path string, o engine.Options) (engin
 	return s, nil
 }
 
-// graphError marks err as the graph's fault, unless it says that a file couldn't be read, which may pass.
+// graphError marks err as the graph's fault, unless it says that a file couldn't be read, which may pass, or that the machine is
+// at fault.
 func graphError(err error) error {
 	var pathErr *fs.PathError
+	if errors.Is(err, errMachine) {
+		return err
+	}
 	if errors.As(err, &pathErr) && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

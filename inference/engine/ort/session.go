@@ -74,9 +74,20 @@ func (s *session) load(path string, threads int) (err error) {
 	}
 	s.native, err = ort.NewDynamicAdvancedSession(path, names(s.inputs), names(s.outputs), o)
 	if err != nil {
-		return errors.New(oneLine(err.Error()))
+		return loadError(oneLine(err.Error()))
 	}
 	return nil
+}
+
+// errMachine says that this machine lacks something that the graph needs.
+var errMachine = errors.New("this machine lacks what the graph needs")
+
+func loadError(message string) error {
+	if strings.Contains(message, "Failed to construct locale") {
+		return fmt.Errorf("%w: install the locale (apt-get install locales, then locale-gen), or convert the model with "+
+			"the TfidfVectorizer option locale=\"C.UTF-8\": %s", errMachine, message)
+	}
+	return errors.New(message)
 }
 
 func names(specs []engine.TensorSpec) []string {
