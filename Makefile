@@ -83,10 +83,13 @@ generate: ## Writes the code that is generated from proto/
 generate-check: generate ## Fails if the generated code is not what proto/ gives
 	@git diff --exit-code --stat -- proto server/openapi || { echo "generate-check: commit what make generate writes" >&2; exit 1; }
 
-.PHONY: lint-tools
-lint-tools:
+.PHONY: lint-tools lint-python golangci-lint protos
+lint-tools: lint-python golangci-lint protos
+lint-python:
 	@tools/setup-python.sh lint
+golangci-lint:
 	@tools/build-golangci-lint.sh
+protos:
 	@tools/generate.sh protos
 
 .PHONY: tools
