@@ -14,7 +14,7 @@ func (s *Server) drain(ctx context.Context) error {
 	close(s.draining)
 	s.health.drain()
 	if s.o.DrainDelay > 0 { // load balancers need a moment to notice
-		time.Sleep(s.o.DrainDelay)
+		<-time.After(s.o.DrainDelay)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.o.DrainTimeout)
 	defer cancel()

@@ -7,8 +7,6 @@ import (
 	"math"
 	"strings"
 
-	"google.golang.org/grpc/codes"
-
 	"modelgate/inference"
 	"modelgate/modelstore"
 	pb "modelgate/proto/modelgate/v1"
@@ -23,7 +21,7 @@ func (s *Server) acquire(ctx context.Context, model string) (*handle, error) {
 	if known := s.known(ctx, model); known != nil {
 		return nil, known
 	}
-	return nil, s.fail(ctx, s.whyNotReady(model, err), otherwiseInternal)
+	return nil, s.fail(ctx, s.whyNotReady(model, err), ofPrediction())
 }
 
 // known is nil if a model of that name is configured, else the status that says so.
@@ -32,7 +30,7 @@ func (s *Server) known(ctx context.Context, model string) error {
 		return invalid("MODEL_MISSING", "model is missing: name one of "+s.names())
 	}
 	if _, err := s.updater.Status(model); err != nil {
-		return s.fail(ctx, fmt.Errorf("%w; there are: %s", err, s.names()), otherwiseInternal)
+		return s.fail(ctx, fmt.Errorf("%w; there are: %s", err, s.names()), ofPrediction())
 	}
 	return nil
 }
@@ -48,6 +46,8 @@ func (s *Server) whyNotReady(model string, err error) error {
 		return fmt.Errorf("%w; the last check failed: `modelgate models` says why", err)
 	case st.Last.Reason != "":
 		return fmt.Errorf("%w; the last decision was %s (%s)", err, st.Last.Outcome, st.Last.Code)
+	case !st.LastCheck.IsZero():
+		return fmt.Errorf("%w; %s", err, nothingPromoted)
 	}
 	return err
 }
@@ -135,8 +135,8 @@ func decision(d inference.Decision) (pb.Decision, error) {
 // batchModel settles which model an item of a batch means.
 func batchModel(batch string, item *pb.PredictRequest) error {
 	if item.GetModel() != "" && item.GetModel() != batch {
-		return newStatus(kind{code: codes.InvalidArgument, reason: "OTHER_MODEL"},
-			fmt.Sprintf("this item names the model %q and its batch %q: leave the item's out, or send it in a batch of its own", item.GetModel(), batch), nil)
+		return invalid("OTHER_MODEL",
+			fmt.Sprintf("this item names the model %q and its batch %q: leave the item's out, or send it in a batch of its own", item.GetModel(), batch))
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func (m models) ListVersions(ctx context.Context, req *pb.ListVersionsRequest) (
 	}
 	vs, err := m.updater.Versions(ctx, req.GetModel(), mostVersions)
 	if err != nil {
-		return nil, m.fail(ctx, err, otherwiseRegistry)
+		return nil, m.fail(ctx, err, ofOrder())
 	}
 	resp := &pb.ListVersionsResponse{}
 	for _, v := range vs {
@@ -74,7 +74,7 @@ func (m models) History(ctx context.Context, req *pb.HistoryRequest) (*pb.Histor
 	}
 	entries, err := m.updater.History(req.GetModel(), limit)
 	if err != nil {
-		return nil, m.fail(ctx, err, otherwiseInternal)
+		return nil, m.fail(ctx, err, ofOrder())
 	}
 	resp := &pb.HistoryResponse{}
 	for _, e := range entries {
@@ -98,7 +98,7 @@ func (m models) Refresh(ctx context.Context, req *pb.RefreshRequest) (*pb.Refres
 	}
 	after, err := m.updater.Status(req.GetModel())
 	if err != nil {
-		return nil, m.fail(ctx, err, otherwiseInternal)
+		return nil, m.fail(ctx, err, ofOrder())
 	}
 	return &pb.RefreshResponse{Model: model, Swapped: !after.Active.Same(before.Active), Reason: refreshReason(before, after)}, nil
 }
@@ -110,8 +110,10 @@ func refreshReason(before, after modelstore.Status) string {
 		return nothingPromoted
 	case after.Last.Time.After(before.Last.Time):
 		return after.Last.Reason
+	case after.Last.Candidate.Same(after.Active): // a swap clears what was refused before: a refusal would be written anew
+		return fmt.Sprintf("%v serves, and the registry offers nothing else", after.Active)
 	}
-	return "nothing new since the last decision: " + after.Last.Reason
+	return "nothing new; the last decision stands: " + after.Last.Reason
 }
 
 // Promote serves a version whatever the policy says.
@@ -185,14 +187,14 @@ func (m models) ordered(ctx context.Context, model, version string) (int64, erro
 // after is the model after an order that ended with err.
 func (m models) after(ctx context.Context, model string, err error) (*pb.Model, error) {
 	if err != nil {
-		return nil, m.fail(ctx, err, otherwiseRegistry)
+		return nil, m.fail(ctx, err, ofOrder())
 	}
 	if err := m.known(ctx, model); err != nil {
 		return nil, err
 	}
 	st, err := m.updater.Status(model)
 	if err != nil {
-		return nil, m.fail(ctx, err, otherwiseInternal)
+		return nil, m.fail(ctx, err, ofOrder())
 	}
 	return modelProto(st), nil
 }
@@ -215,7 +217,7 @@ func (m models) WatchModels(req *pb.WatchModelsRequest, stream grpc.ServerStream
 	if stream.Context().Err() == nil && ctx.Err() != nil {
 		err = errDraining
 	}
-	return m.fail(stream.Context(), err, otherwiseInternal)
+	return m.fail(stream.Context(), err, ofOrder())
 }
 
 // untilDrained is a context that also ends when the server drains.

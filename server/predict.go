@@ -39,7 +39,7 @@ func (s *Server) answer(ctx context.Context, h *handle, req *pb.PredictRequest, 
 	defer s.o.Metrics.inFlight(h.Version().Model)()
 	defer func() {
 		if r := recover(); r != nil {
-			err = s.fail(ctx, fmt.Errorf("panic: %v\n%s", r, debug.Stack()), otherwiseInternal)
+			err = s.fail(ctx, fmt.Errorf("panic: %v\n%s", r, debug.Stack()), ofPrediction())
 		}
 		if err != nil {
 			resp = nil
@@ -54,7 +54,7 @@ func (s *Server) answer(ctx context.Context, h *handle, req *pb.PredictRequest, 
 		resp, err = response(req, h.Version(), p)
 	}
 	if err != nil {
-		return nil, s.fail(ctx, err, otherwiseInternal)
+		return nil, s.fail(ctx, err, ofPrediction())
 	}
 	return resp, nil
 }
@@ -91,7 +91,7 @@ func (p predictions) PredictBatch(ctx context.Context, req *pb.PredictBatchReque
 	defer h.Release()
 	items := p.answerAll(ctx, h, req)
 	if ctx.Err() != nil {
-		return nil, p.fail(ctx, ctx.Err(), otherwiseInternal)
+		return nil, p.fail(ctx, ctx.Err(), ofPrediction())
 	}
 	return &pb.PredictBatchResponse{Responses: items}, nil
 }

@@ -15,10 +15,8 @@ import (
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
 	pb "modelgate/proto/modelgate/v1"
@@ -29,16 +27,13 @@ const sendFactor = 4
 
 // newGRPC makes a gRPC server with our services. There are two: one for the network, and one that REST reaches within the process,
 // so that REST calls go through the same interceptors, limits and authorizer, and can be drained before it is.
-func (s *Server) newGRPC(a *authorizer, creds credentials.TransportCredentials, reflect bool) *grpc.Server {
-	g := grpc.NewServer(append(s.limits(), grpc.Creds(creds),
+func (s *Server) newGRPC(a *authorizer, more ...grpc.ServerOption) *grpc.Server {
+	g := grpc.NewServer(append(append(s.limits(), more...),
 		grpc.ChainUnaryInterceptor(s.unaryInterceptors(a)...),
 		grpc.ChainStreamInterceptor(s.streamInterceptors(a)...))...)
 	g.RegisterService(readable(pb.PredictionService_ServiceDesc), predictions{Server: s})
 	g.RegisterService(readable(pb.ModelService_ServiceDesc), models{Server: s})
 	healthpb.RegisterHealthServer(g, s.health)
-	if reflect {
-		reflection.Register(g)
-	}
 	return g
 }
 
@@ -52,7 +47,13 @@ func (s *Server) limits() []grpc.ServerOption {
 		grpc.MaxHeaderListSize(16 << 10),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.WaitForHandlers(true),
-		// A connection is given up after a while so that callers spread over new servers. Its streams may end in their own time.
+	}
+}
+
+// connectionLimits are for connections from the network. One is given up after a while, so that callers spread over new servers;
+// its streams may end in their own time.
+func connectionLimits() []grpc.ServerOption {
+	return []grpc.ServerOption{
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 15 * time.Minute, MaxConnectionAge: 30 * time.Minute,
 			Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
@@ -107,7 +108,7 @@ func (s *Server) countStream(srv any, stream grpc.ServerStream, info *grpc.Strea
 
 // recovered turns a panic into INTERNAL: one request fails, the others go on.
 func (s *Server) recovered(ctx context.Context, p any) error {
-	return s.fail(ctx, fmt.Errorf("panic: %v\n%s", p, debug.Stack()), otherwiseInternal)
+	return s.fail(ctx, fmt.Errorf("panic: %v\n%s", p, debug.Stack()), ofPrediction())
 }
 
 // readable returns a service whose unary methods answer a message that can't be decoded (a string that isn't UTF-8, say) with
@@ -116,6 +117,7 @@ func readable(d grpc.ServiceDesc) *grpc.ServiceDesc {
 	methods := make([]grpc.MethodDesc, len(d.Methods))
 	for i, m := range d.Methods {
 		inner := m.Handler
+		//nolint:revive // the order of the arguments is grpc's
 		m.Handler = func(srv any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
 			return inner(srv, ctx, func(v any) error { return unreadable(dec(v)) }, interceptor)
 		}

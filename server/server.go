@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/test/bufconn"
 
 	"modelgate/inference"
@@ -112,8 +113,11 @@ func (s *Server) assemble() error {
 	if s.o.Reflection != nil {
 		reflect = *s.o.Reflection
 	}
-	s.outer = s.newGRPC(authorize(s.grpc), creds, reflect)
-	s.inner = s.newGRPC(authorize(s.http), insecure.NewCredentials(), false)
+	s.outer = s.newGRPC(authorize(s.grpc), append(connectionLimits(), grpc.Creds(creds))...)
+	s.inner = s.newGRPC(authorize(s.http))
+	if reflect {
+		reflection.Register(s.outer)
+	}
 	if err := s.assembleWeb(); err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func (p predictions) PredictStream(stream predictStream) error {
 	err := p.readAndAnswer(ctx, stream, a)
 	a.wg.Wait()
 	if a.err != nil {
-		return p.fail(ctx, a.err, otherwiseInternal)
+		return p.fail(ctx, a.err, ofPrediction())
 	}
 	return err
 }
@@ -38,7 +38,7 @@ func (p predictions) readAndAnswer(ctx context.Context, stream predictStream, a 
 		select {
 		case places <- struct{}{}:
 		case <-ctx.Done():
-			return p.fail(ctx, ctx.Err(), otherwiseInternal)
+			return p.fail(ctx, ctx.Err(), ofPrediction())
 		}
 		select {
 		case m := <-messages:
@@ -50,9 +50,9 @@ func (p predictions) readAndAnswer(ctx context.Context, stream predictStream, a 
 			}
 			p.start(ctx, m.req, a, places)
 		case <-p.draining:
-			return p.fail(ctx, errDraining, otherwiseInternal)
+			return p.fail(ctx, errDraining, ofPrediction())
 		case <-ctx.Done():
-			return p.fail(ctx, ctx.Err(), otherwiseInternal)
+			return p.fail(ctx, ctx.Err(), ofPrediction())
 		}
 	}
 }
