@@ -27,7 +27,7 @@ var (
 	crashCache = disk.CacheOptions{Keep: 2}
 	crashData  = disk.DataOptions{LedgerBytes: 6 << 10, LedgerKeep: 3}
 	// They make the state so big that a kill can hit in the middle of writing it.
-	manyQuarantined = slices.Repeat([]modelstore.Quarantined{{Version: version(99), Why: strings.Repeat("why ", 500)}}, 200)
+	manyQuarantined = slices.Repeat([]modelstore.Quarantined{{Version: version(99), Why: strings.Repeat("why ", 500)}}, 8)
 )
 
 // crashed is the content of version n in the crash test: several files, big enough that a kill can hit in the middle of any.
@@ -106,7 +106,11 @@ func killed(t *testing.T, dir string, rng *rand.Rand) told {
 	}
 	said := told{}
 	lines := bufio.NewScanner(out)
-	kill := time.AfterFunc(time.Minute, func() { _ = child.Process.Kill() }) // a child that hangs
+	first := time.Minute // for a child that hangs
+	if rng.IntN(4) == 0 {
+		first = time.Duration(rng.IntN(60_000)) * time.Microsecond // before it says anything, while it opens or resumes
+	}
+	kill := time.AfterFunc(first, func() { _ = child.Process.Kill() })
 	for left := rng.IntN(9); lines.Scan(); left-- {
 		what, number, _ := strings.Cut(lines.Text(), " ")
 		n, err := strconv.ParseInt(number, 10, 64)

@@ -30,7 +30,11 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
 		// Every step of the property test syncs files, so the default of 100 runs takes minutes.
-		_ = f.Value.Set("20")
+		checks := "12"
+		if testing.Short() {
+			checks = "4"
+		}
+		_ = f.Value.Set(checks)
 	}
 	goleak.VerifyTestMain(m)
 }
