@@ -108,7 +108,7 @@ func (s *Source) listFiles(ctx context.Context, root string) ([]artifact, int64,
 				folders = append(folders, p)
 				continue
 			}
-			size := int64(*e.Size)
+			size := int64(e.Size)
 			if size > s.o.MaxBytes-total {
 				return nil, 0, fmt.Errorf("list its files: more than %d bytes together", s.o.MaxBytes)
 			}
@@ -135,8 +135,8 @@ func checkEntry(e fileInfo, p string) error {
 		return fmt.Errorf("%.60q... is too long or too deep", p)
 	case !filepath.IsLocal(filepath.FromSlash(p)):
 		return fmt.Errorf("%q leads out of the folder", p)
-	case !e.IsDir && (e.Size == nil || *e.Size < 0):
-		return fmt.Errorf("%q is listed without a size", p)
+	case e.Size < 0:
+		return fmt.Errorf("%q is listed with %d bytes", p, e.Size)
 	}
 	return nil
 }

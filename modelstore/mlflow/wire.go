@@ -62,9 +62,9 @@ type metric struct {
 }
 
 type fileInfo struct {
-	Path  string  `json:"path"`
-	IsDir bool    `json:"is_dir"`
-	Size  *int64x `json:"file_size"`
+	Path  string `json:"path"`
+	IsDir bool   `json:"is_dir"`
+	Size  int64x `json:"file_size"` // MLflow leaves it out where it is 0
 }
 
 // number is a version number: MLflow writes it as text.

@@ -245,7 +245,7 @@ func tree() map[string][]byte {
 		"sub/deeper/weights.bin": bytes.Repeat([]byte{0, 255, 10}, 1000),
 		"with space.txt":         []byte("a b"),
 		"tiếng việt.txt":         []byte("đúng"),
-		"hundred% + #1?.txt":     []byte("%"),
+		"a+b (1) & c=d,e.txt":    []byte("%"),
 	}
 }
 

@@ -1,0 +1,335 @@
+package mlflow_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"modelgate/modelstore"
+)
+
+// servers are real MLflow servers, one a version for the whole package, started both at once by the first test that wants one.
+type servers struct {
+	v3, v2   func() (*registry, error)
+	warm     sync.Once
+	starting sync.WaitGroup
+	mu       sync.Mutex // guards stops
+	stops    []func()
+}
+
+var real = newServers()
+
+func newServers() *servers {
+	s := &servers{}
+	s.v3 = sync.OnceValues(func() (*registry, error) { return s.start(".cache/venv", "make python") })
+	s.v2 = sync.OnceValues(func() (*registry, error) { return s.start(".cache/mlflow2-venv", "make mlflow2") })
+	return s
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	real.starting.Wait()
+	for _, stop := range real.stops {
+		stop()
+	}
+	os.Exit(code)
+}
+
+// forEachVersion runs a test against MLflow 3 and 2, at the same time.
+func forEachVersion(t *testing.T, test func(t *testing.T, r *registry)) {
+	real.begin()
+	t.Parallel()
+	for name, start := range map[string]func() (*registry, error){"MLflow 3": real.v3, "MLflow 2": real.v2} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, started(t, start))
+		})
+	}
+}
+
+// begin has the servers start while tests that need none run.
+func (s *servers) begin() {
+	s.warm.Do(func() {
+		for _, start := range []func() (*registry, error){s.v3, s.v2} {
+			s.starting.Go(func() { _, _ = start() }) // started reports the error
+		}
+	})
+}
+
+func started(t *testing.T, start func() (*registry, error)) *registry {
+	t.Helper()
+	r, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// start runs a server that keeps everything in a folder of its own.
+func (s *servers) start(venv, target string) (*registry, error) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		return nil, err
+	}
+	bin := filepath.Join(root, venv, "bin", "mlflow")
+	if _, err := os.Stat(bin); err != nil {
+		return nil, fmt.Errorf("%s is missing: run `%s`", bin, target)
+	}
+	dir, err := os.MkdirTemp("", "mlflow-test-")
+	if err != nil {
+		return nil, err
+	}
+	for try := 0; ; try++ { // another program may take the port first
+		r, stop, err := startOnce(bin, dir)
+		if err == nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.stops = append(s.stops, func() { stop(); _ = os.RemoveAll(dir) })
+			return r, nil
+		}
+		if try == 2 {
+			return nil, err
+		}
+	}
+}
+
+func startOnce(bin, dir string) (*registry, func(), error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, nil, err
+	}
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	// The shell leads a process group and ends it when its standard input does, thus also when this test dies.
+	// Ending the mlflow command alone would leave its workers behind.
+	cmd := exec.Command("sh", "-c", `"$@" </dev/null & cat >/dev/null; kill -KILL 0`, "sh", //nolint:gosec // our own binary
+		bin, "server", "--host", "127.0.0.1", "--port", port, "--workers", "1",
+		"--backend-store-uri", "sqlite:///"+filepath.Join(dir, "mlflow.db"),
+		"--artifacts-destination", filepath.Join(dir, "artifacts"), "--serve-artifacts")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "PATH="+filepath.Dir(bin)+":"+os.Getenv("PATH"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var logs bytes.Buffer
+	out, err := os.Create(filepath.Join(dir, "log")) //nolint:gosec // the test's own folder
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd.Stdout, cmd.Stderr = out, out
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, err
+	}
+	stop := func() {
+		_ = stdin.Close()
+		_ = cmd.Wait()
+		_ = out.Close()
+	}
+	if err := healthy("http://" + addr); err != nil {
+		stop()
+		b, _ := os.ReadFile(out.Name())
+		logs.Write(b)
+		return nil, nil, fmt.Errorf("start %s: %w\n%s", bin, err, logs.String())
+	}
+	return &registry{base: "http://" + addr}, stop, nil
+}
+
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String(), nil
+}
+
+// healthy asks until the server answers.
+func healthy(base string) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.Now().Add(3 * time.Minute)
+	for range tick.C {
+		resp, err := http.Get(base + "/health") //nolint:gosec,noctx // our own server
+		if err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("not healthy after 3 minutes: %w", err)
+		}
+	}
+	return nil
+}
+
+// registry publishes to a real server as a training job would.
+type registry struct{ base string }
+
+type object = map[string]any
+
+// call asks the API and returns the answer; a status other than 200 ends the test.
+func (r *registry) call(t *testing.T, httpMethod, method string, in object) object {
+	t.Helper()
+	b, err := json.Marshal(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := object{}
+	if err := json.Unmarshal(r.send(t, httpMethod, "/api/2.0/mlflow/"+method, b), &out); err != nil {
+		t.Fatalf("%s: %v", method, err)
+	}
+	return out
+}
+
+func (r *registry) post(t *testing.T, method string, in object) object {
+	t.Helper()
+	return r.call(t, http.MethodPost, method, in)
+}
+
+func (r *registry) send(t *testing.T, method, path string, body []byte) []byte {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, r.base+path, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s %s: %s %v %s", method, path, resp.Status, err, b)
+	}
+	return b
+}
+
+// text reads a field of nested objects.
+func text(t *testing.T, o object, path ...string) string {
+	t.Helper()
+	for _, p := range path[:len(path)-1] {
+		next, ok := o[p].(object)
+		if !ok {
+			t.Fatalf("no %s in %v", p, o)
+		}
+		o = next
+	}
+	s, ok := o[path[len(path)-1]].(string)
+	if !ok {
+		t.Fatalf("no text at %v in %v", path, o)
+	}
+	return s
+}
+
+// upload puts files below an artifact URI of the server's proxy.
+func (r *registry) upload(t *testing.T, uri string, files map[string][]byte) {
+	t.Helper()
+	root, ok := strings.CutPrefix(uri, "mlflow-artifacts:/")
+	if !ok {
+		t.Fatalf("artifact URI %q", uri)
+	}
+	for name, b := range files {
+		parts := strings.Split(root+"/"+name, "/")
+		for i := range parts {
+			parts[i] = url.PathEscape(parts[i])
+		}
+		r.send(t, http.MethodPut, "/api/2.0/mlflow-artifacts/artifacts/"+strings.Join(parts, "/"), b)
+	}
+}
+
+// model is a registered model on the server.
+type model struct {
+	*registry
+	name, experiment string
+}
+
+// newModel prepares an experiment; the model itself is registered with its first version.
+func (r *registry) newModel(t *testing.T) *model {
+	t.Helper()
+	name := strings.Map(func(c rune) rune {
+		if c == '/' || c == ':' {
+			return '-'
+		}
+		return c
+	}, t.Name())
+	return &model{r, name, text(t, r.post(t, "experiments/create", object{"name": name}), "experiment_id")}
+}
+
+// run makes a run with metrics and returns its id and artifact URI.
+func (m *model) run(t *testing.T, metrics []object) (id, uri string) {
+	t.Helper()
+	run := m.post(t, "runs/create", object{"experiment_id": m.experiment})
+	id = text(t, run, "run", "info", "run_id")
+	if len(metrics) > 0 {
+		m.post(t, "runs/log-batch", object{"run_id": id, "metrics": metrics})
+	}
+	return id, text(t, run, "run", "info", "artifact_uri")
+}
+
+func (m *model) register(t *testing.T) {
+	t.Helper()
+	m.post(t, "registered-models/create", object{"name": m.name})
+}
+
+func (m *model) version(t *testing.T, run, source string) string {
+	t.Helper()
+	return text(t, m.post(t, "model-versions/create", object{"name": m.name, "source": source, "run_id": run}), "model_version", "version")
+}
+
+// publish logs a run with files and metrics and makes a version of it.
+func (m *model) publish(t *testing.T, files map[string][]byte, metrics []object) string {
+	t.Helper()
+	id, uri := m.run(t, metrics)
+	m.upload(t, uri+"/best_checkpoint", files)
+	return m.version(t, id, uri+"/best_checkpoint")
+}
+
+func (m *model) alias(t *testing.T, alias, version string) {
+	t.Helper()
+	m.post(t, "registered-models/alias", object{"name": m.name, "alias": alias, "version": version})
+}
+
+func (m *model) stage(t *testing.T, stage, version string) {
+	t.Helper()
+	m.post(t, "model-versions/transition-stage", object{"name": m.name, "version": version, "stage": stage})
+}
+
+func value(key string, x any) object {
+	return object{"key": key, "value": x, "timestamp": 1, "step": 0}
+}
+
+func onnx(content string) map[string][]byte { return map[string][]byte{"model.onnx": []byte(content)} }
+
+// find returns version n as the source lists it.
+func find(t *testing.T, s modelstore.Source, n string) modelstore.Version {
+	t.Helper()
+	vs, err := s.Versions(t.Context(), "text")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range vs {
+		if v.ID() == n {
+			return v
+		}
+	}
+	t.Fatalf("version %s isn't listed: %v", n, vs)
+	return modelstore.Version{}
+}
