@@ -201,6 +201,9 @@ func (m models) after(ctx context.Context, model string, err error) (*pb.Model, 
 
 // WatchModels tells the state of models and each change, until the caller leaves or the server drains.
 func (m models) WatchModels(req *pb.WatchModelsRequest, stream grpc.ServerStreamingServer[pb.WatchModelsResponse]) error {
+	if err := unreadable(req); err != nil {
+		return err
+	}
 	for _, name := range req.GetModels() {
 		if err := m.known(stream.Context(), name); err != nil {
 			return err

@@ -26,7 +26,7 @@ import (
 func newGateway(ctx context.Context, conn *grpc.ClientConn) (http.Handler, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, newJSONCodec()),
-		runtime.WithUnescapingMode(runtime.UnescapingModeAllCharacters), // a model's name may hold any character, escaped
+		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptSlash), // a model's name may hold any other character, escaped
 		runtime.WithErrorHandler(restError),
 		runtime.WithRoutingErrorHandler(routingError),
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }), // Authorization always goes through

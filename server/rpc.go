@@ -7,14 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	mwauth "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/auth"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	protocodec "google.golang.org/grpc/encoding/proto"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
@@ -31,8 +31,8 @@ func (s *Server) newGRPC(a *authorizer, more ...grpc.ServerOption) *grpc.Server 
 	g := grpc.NewServer(append(append(s.limits(), more...),
 		grpc.ChainUnaryInterceptor(s.unaryInterceptors(a)...),
 		grpc.ChainStreamInterceptor(s.streamInterceptors(a)...))...)
-	g.RegisterService(readable(pb.PredictionService_ServiceDesc), predictions{Server: s})
-	g.RegisterService(readable(pb.ModelService_ServiceDesc), models{Server: s})
+	pb.RegisterPredictionServiceServer(g, predictions{Server: s})
+	pb.RegisterModelServiceServer(g, models{Server: s})
 	healthpb.RegisterHealthServer(g, s.health)
 	return g
 }
@@ -47,6 +47,7 @@ func (s *Server) limits() []grpc.ServerOption {
 		grpc.MaxHeaderListSize(16 << 10),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.WaitForHandlers(true),
+		grpc.ForceServerCodecV2(lenientCodec{encoding.GetCodecV2(protocodec.Name)}),
 	}
 }
 
@@ -67,7 +68,8 @@ func (s *Server) unaryInterceptors(a *authorizer) []grpc.UnaryServerInterceptor 
 	}
 	return append(chain,
 		recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(s.recovered)),
-		mwauth.UnaryServerInterceptor(a.authorize))
+		mwauth.UnaryServerInterceptor(a.authorize),
+		refuseUnreadable)
 }
 
 func (s *Server) streamInterceptors(a *authorizer) []grpc.StreamServerInterceptor {
@@ -109,31 +111,6 @@ func (s *Server) countStream(srv any, stream grpc.ServerStream, info *grpc.Strea
 // recovered turns a panic into INTERNAL: one request fails, the others go on.
 func (s *Server) recovered(ctx context.Context, p any) error {
 	return s.fail(ctx, fmt.Errorf("panic: %v\n%s", p, debug.Stack()), ofPrediction())
-}
-
-// readable returns a service whose unary methods answer a message that can't be decoded (a string that isn't UTF-8, say) with
-// INVALID_ARGUMENT: grpc-go says INTERNAL, as if the fault were ours.
-func readable(d grpc.ServiceDesc) *grpc.ServiceDesc {
-	methods := make([]grpc.MethodDesc, len(d.Methods))
-	for i, m := range d.Methods {
-		inner := m.Handler
-		//nolint:revive // the order of the arguments is grpc's
-		m.Handler = func(srv any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-			return inner(srv, ctx, func(v any) error { return unreadable(dec(v)) }, interceptor)
-		}
-		methods[i] = m
-	}
-	d.Methods = methods
-	return &d
-}
-
-// unreadable says of a message that couldn't be decoded that it is the caller's.
-func unreadable(err error) error {
-	st := status.Convert(err)
-	if st.Code() != codes.Internal || !strings.Contains(st.Message(), "unmarshal") {
-		return err
-	}
-	return invalid("UNREADABLE_MESSAGE", "the message can't be read: "+st.Message()+"; text must be UTF-8")
 }
 
 func requestID() string {

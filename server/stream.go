@@ -24,7 +24,7 @@ func (p predictions) PredictStream(stream predictStream) error {
 	a := &answers{stream: stream, cancel: cancel}
 	err := p.readAndAnswer(ctx, stream, a)
 	a.wg.Wait()
-	if a.err != nil {
+	if a.err != nil { // nobody sends any more
 		return p.fail(ctx, a.err, ofPrediction())
 	}
 	return err
@@ -46,7 +46,7 @@ func (p predictions) readAndAnswer(ctx context.Context, stream predictStream, a 
 				return nil
 			}
 			if m.err != nil {
-				return unreadable(m.err)
+				return m.err
 			}
 			p.start(ctx, m.req, a, places)
 		case <-p.draining:
@@ -57,10 +57,14 @@ func (p predictions) readAndAnswer(ctx context.Context, stream predictStream, a 
 	}
 }
 
-// start pins the version that serves now and answers req with it on a goroutine of its own.
-func (p predictions) start(ctx context.Context, req *pb.PredictRequest, a *answers, places <-chan struct{}) {
-	began := time.Now()
-	h, err := p.acquire(ctx, req.GetModel())
+// start pins the version that serves now and answers m's request with it on a goroutine of its own.
+func (p predictions) start(ctx context.Context, m *pb.PredictStreamRequest, a *answers, places <-chan struct{}) {
+	began, req := time.Now(), m.GetRequest()
+	var h *handle
+	err := unreadable(m)
+	if err == nil {
+		h, err = p.acquire(ctx, req.GetModel())
+	}
 	a.wg.Go(func() {
 		defer func() { <-places }()
 		out := &pb.PredictStreamResponse{Id: req.GetId()}
@@ -102,7 +106,7 @@ func (a *answers) send(out *pb.PredictStreamResponse) {
 }
 
 type message struct {
-	req *pb.PredictRequest
+	req *pb.PredictStreamRequest
 	err error
 }
 
@@ -114,7 +118,7 @@ func receive(ctx context.Context, stream predictStream) <-chan message {
 		for {
 			m, err := stream.Recv()
 			select {
-			case messages <- message{m.GetRequest(), err}:
+			case messages <- message{m, err}:
 			case <-ctx.Done():
 				return
 			}
