@@ -118,30 +118,36 @@ func (c *Cache) openPartial(partial string, v modelstore.Version) error {
 
 // makeWritable undoes seal, for an attempt that was cut off after it.
 func makeWritable(dir string) error {
-	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer closeRoot(root)
+	return fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
-		return os.Chmod(path, 0o600)
+		return root.Chmod(p, 0o600)
 	})
 }
 
 // seal makes the files read-only, writes their list beside them and syncs everything, so that a rename is all that is left to do.
 func (c *Cache) seal(partial string, files []file) error {
-	dir := filepath.Join(partial, filesName)
+	root, err := os.OpenRoot(filepath.Join(partial, filesName))
+	if err != nil {
+		return err
+	}
+	defer closeRoot(root)
 	for _, f := range files {
-		if err := sealFile(filepath.Join(dir, filepath.FromSlash(f.Path))); err != nil {
+		if err := chmodAndSync(root, filepath.FromSlash(f.Path), 0o400); err != nil {
 			return err
 		}
 	}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		if err := os.Chmod(path, 0o700); err != nil {
-			return err
-		}
-		return syncDir(path)
+		return chmodAndSync(root, p, 0o700)
 	})
 	if err != nil {
 		return err
@@ -153,12 +159,12 @@ func (c *Cache) seal(partial string, files []file) error {
 	return replaceFile(filepath.Join(partial, entriesName), c.path("tmp"), append(list, '\n'))
 }
 
-func sealFile(path string) error {
-	f, err := os.Open(path)
+func chmodAndSync(root *os.Root, path string, mode fs.FileMode) error {
+	f, err := root.Open(path)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Chmod(0o400), f.Sync(), f.Close())
+	return errors.Join(f.Chmod(mode), f.Sync(), f.Close())
 }
 
 // publish renames a sealed download into place, or drops it if another version has brought the same content.

@@ -282,7 +282,7 @@ func TestLookupDetectsDamage(t *testing.T) {
 		"a file has a second name": func(d string) error {
 			return os.Link(filepath.Join(d, "config.json"), filepath.Join(filepath.Dir(d), "second"))
 		},
-		"the files are gone":      func(d string) error { return os.RemoveAll(d) },
+		"the files are gone":      os.RemoveAll,
 		"the entries are gone":    func(d string) error { return os.Remove(filepath.Join(filepath.Dir(d), "entries.json")) },
 		"the entries are garbage": func(d string) error { return overwrite(filepath.Join(filepath.Dir(d), "entries.json"), "[{") },
 		"the entries differ":      func(d string) error { return overwrite(filepath.Join(filepath.Dir(d), "entries.json"), "[]") },

@@ -137,7 +137,7 @@ func TestKillAtAnyMomentLosesNothing(t *testing.T) {
 	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // moments to kill at are no secrets
+	rng := rand.New(rand.NewPCG(seed, 0))
 	dir := t.TempDir()
 	w := witness{recorded: map[int64]bool{}}
 	for round := range rounds {

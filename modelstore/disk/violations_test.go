@@ -103,7 +103,7 @@ func TestArtifactViolations(t *testing.T) {
 		"line break":       {spoil: func(d string) error { return overwrite(filepath.Join(d, "a\nb"), "") }, want: []string{`"a\nb"`}},
 		"backslash":        {spoil: func(d string) error { return overwrite(filepath.Join(d, `a\b`), "") }, want: []string{"backslash"}},
 		"invalid UTF-8":    {spoil: func(d string) error { return overwrite(filepath.Join(d, "a\xff"), "") }, want: []string{"UTF-8"}},
-		"no files":         {spoil: func(d string) error { return emptied(d) }, want: []string{"no files"}},
+		"no files":         {spoil: emptied, want: []string{"no files"}},
 		"too many files":   {spoil: func(string) error { return nil }, o: disk.CacheOptions{MaxFiles: 1}, want: []string{"more than 1 files"}},
 		"too many bytes":   {spoil: func(string) error { return nil }, o: disk.CacheOptions{MaxBytes: 11}, want: []string{"more than 11 bytes"}},
 		"bytes just right": {spoil: func(string) error { return nil }, o: disk.CacheOptions{MaxBytes: 12, MaxFiles: 2}},
