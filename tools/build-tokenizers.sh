@@ -9,12 +9,12 @@ stamp=$lib.sources
 
 # What the library is made from: the sources and the compiler.
 sources() {
-	cat "$crate/Cargo.toml" "$crate/Cargo.lock" "$crate/src/lib.rs" tools/build-tokenizers.sh
+	cat "$crate/Cargo.toml" "$crate/Cargo.lock" "$crate"/src/*.rs tools/build-tokenizers.sh
 	rustc --version
 }
 
 if ! command -v cargo >/dev/null; then
-	echo "tokenizers: cargo is missing; install Rust 1.80 or newer (Debian: apt-get install cargo, or rustup)" >&2
+	echo "tokenizers: cargo is missing; install Rust 1.85 or newer, see https://rustup.rs" >&2
 	exit 1
 fi
 

@@ -12,8 +12,8 @@ import (
 
 // The files of a bundle that this package reads.
 const (
-	tokenizerFile       = "tokenizer.json"
-	tokenizerConfigFile = "tokenizer_config.json"
+	tokenizerFile       = "tokenizer.json"        //nolint:gosec // a file name, not a credential
+	tokenizerConfigFile = "tokenizer_config.json" //nolint:gosec // a file name, not a credential
 	specialTokensFile   = "special_tokens_map.json"
 	modelConfigFile     = "config.json"
 )
@@ -57,14 +57,14 @@ func slowOnly(dir, name string) error {
 
 // readJSON reads a file of dir into v. A file that isn't there leaves v as it is.
 func readJSON(dir, name string, v any) error {
-	f, err := os.Open(filepath.Join(dir, name)) //nolint:gosec // one of the names above, in the folder that the caller names
+	f, err := os.Open(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // nothing was written
+	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxConfigSize+1))
 	if err != nil {
 		return fmt.Errorf("read %s: %w", f.Name(), err)

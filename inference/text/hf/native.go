@@ -20,6 +20,8 @@ var (
 	cargoTOML string
 	//go:embed tokenizers/Cargo.lock
 	cargoLock string
+	//go:embed tokenizers/src/encode.rs
+	encodeRS string
 	//go:embed tokenizers/src/lib.rs
 	libRS string
 )
@@ -28,7 +30,7 @@ var errStale = errors.New("the tokenizer library was built from other sources th
 
 func checkSources() error {
 	h := fnv.New64a()
-	for _, s := range []string{cargoTOML, cargoLock, libRS} {
+	for _, s := range []string{cargoTOML, cargoLock, encodeRS, libRS} {
 		_, _ = h.Write([]byte(s)) // never fails
 	}
 	if h.Sum64() != uint64(C.mg_sources()) {
@@ -46,7 +48,7 @@ func parseNative(data []byte) (native, error) {
 		return native{}, err
 	}
 	var reason C.mg_buffer
-	t := C.mg_new(bytesOf(unsafe.SliceData(data)), C.size_t(len(data)), &reason)
+	t := C.mg_new(bytesOf(unsafe.SliceData(data)), C.size_t(len(data)), &reason) //nolint:gocritic // it is about what cgo makes of the call
 	if t == nil {
 		return native{}, fmt.Errorf("not a tokenizer that can be used: %s", take(reason))
 	}
@@ -70,7 +72,7 @@ func (n *native) describe() (Info, int, int64) {
 	if d.has_padding {
 		info.Padding = &Padding{ID: int64(d.pad_id), TypeID: int64(d.pad_type_id), Left: bool(d.padding_left)}
 		var token C.mg_buffer
-		if C.mg_pad_token(n.t, &token) {
+		if C.mg_pad_token(n.t, &token) { //nolint:gocritic // it is about what cgo makes of the call
 			info.Padding.Token = take(token)
 		}
 	}
@@ -86,7 +88,7 @@ func (n *native) encode(text string, o EncodeOptions) (Encoding, error) {
 		special_as_text: C.bool(o.SpecialAsText),
 		truncate_left:   C.bool(o.TruncateLeft),
 	}
-	code := C.mg_encode(n.t, bytesOf(unsafe.StringData(text)), C.size_t(len(text)), options, &out, &reason)
+	code := C.mg_encode(n.t, bytesOf(unsafe.StringData(text)), C.size_t(len(text)), options, &out, &reason) //nolint:gocritic // it is about what cgo makes of the call
 	if code != C.MG_OK {
 		return Encoding{}, encodeError(int(code), take(reason))
 	}
@@ -122,7 +124,7 @@ func (n *native) tokenID(token string) (int64, bool) {
 
 func (n *native) token(id int64) (string, bool) {
 	var out C.mg_buffer
-	if id < 0 || id > math.MaxUint32 || !C.mg_id_token(n.t, C.uint32_t(id), &out) {
+	if id < 0 || id > math.MaxUint32 || !C.mg_id_token(n.t, C.uint32_t(id), &out) { //nolint:gocritic // it is about what cgo makes of the call
 		return "", false
 	}
 	return take(out), true

@@ -10,11 +10,11 @@
 
 use std::any::Any;
 use std::panic::{catch_unwind, set_hook, AssertUnwindSafe};
-use std::sync::{Once, PoisonError, RwLock};
+use std::sync::Once;
 
-use tokenizers::{
-    Encoding, PaddingDirection, PostProcessor, PostProcessorWrapper, Tokenizer, TruncationDirection,
-};
+use encode::{mg_info, mg_options, mg_tokenizer, Failure};
+
+mod encode;
 
 /// What a call answers.
 const OK: i32 = 0;
@@ -23,39 +23,6 @@ const INVALID_UTF8: i32 = 2;
 const MAX_LENGTH_TOO_SMALL: i32 = 3;
 
 static QUIET: Once = Once::new();
-
-/// A loaded tokenizer. Safe for concurrent use.
-#[allow(non_camel_case_types)]
-pub struct mg_tokenizer {
-    /// Splits text into ids. It has no post-processor, truncation or padding: those are done per call, so that calls with
-    /// different limits share one instance. Taken for writing only when a call wants the other treatment of special tokens.
-    inner: RwLock<Tokenizer>,
-    /// Adds the special tokens of the model.
-    post: Option<PostProcessorWrapper>,
-    info: mg_info,
-    pad_token: Option<String>,
-}
-
-/// What a tokenizer file says of itself.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-#[allow(non_camel_case_types)]
-pub struct mg_info {
-    /// Distinct tokens, added ones included.
-    vocab_size: u64,
-    /// The largest id of the vocabulary.
-    max_id: u64,
-    /// Special tokens that are put around a text.
-    added: u64,
-    /// The length in the file's truncation block, 0 without one.
-    truncation_length: u64,
-    has_truncation: bool,
-    truncation_left: bool,
-    has_padding: bool,
-    padding_left: bool,
-    pad_id: u32,
-    pad_type_id: u32,
-}
 
 /// Bytes that the library allocated.
 #[repr(C)]
@@ -72,115 +39,6 @@ pub struct mg_encoding {
     data: *mut u32,
     len: usize,
     truncated: bool,
-}
-
-/// How to encode one text. `max_length` counts the special tokens; 0 means no limit.
-#[repr(C)]
-#[derive(Clone, Copy)]
-#[allow(non_camel_case_types)]
-pub struct mg_options {
-    max_length: usize,
-    add_special: bool,
-    special_as_text: bool,
-    truncate_left: bool,
-}
-
-enum Failure {
-    Utf8,
-    MaxLength(usize),
-    Other(String),
-}
-
-impl From<tokenizers::Error> for Failure {
-    fn from(e: tokenizers::Error) -> Self {
-        Failure::Other(e.to_string())
-    }
-}
-
-impl mg_tokenizer {
-    fn parse(json: &[u8]) -> Result<Self, Failure> {
-        let mut t = Tokenizer::from_bytes(json)?;
-        let post = t.get_post_processor().cloned();
-        let (info, pad_token) = describe(&t, post.as_ref());
-        t.with_post_processor(None::<PostProcessorWrapper>);
-        t.with_truncation(None)?;
-        t.with_padding(None);
-        t.set_encode_special_tokens(false);
-        Ok(mg_tokenizer {
-            inner: RwLock::new(t),
-            post,
-            info,
-            pad_token,
-        })
-    }
-
-    /// Gives text to the library with special tokens in it read as tokens or as text. The library keeps that choice in the
-    /// tokenizer. A call that wants the other one turns it and encodes under the write lock, so that it can't be turned back
-    /// before the call is done. A process makes one choice, so in practice all calls run beside each other.
-    fn split(&self, text: &str, special_as_text: bool) -> Result<Encoding, Failure> {
-        {
-            let t = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-            if t.get_encode_special_tokens() == special_as_text {
-                return Ok(t.encode_fast(text, false)?);
-            }
-        }
-        let mut t = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        t.set_encode_special_tokens(special_as_text);
-        Ok(t.encode_fast(text, false)?)
-    }
-
-    /// Encodes as the Python library does with `truncation=True, max_length=...`: the text is cut to what the special tokens
-    /// leave, then they are added.
-    fn encode(&self, text: &str, o: mg_options) -> Result<(Encoding, bool), Failure> {
-        let added = if o.add_special {
-            self.info.added as usize
-        } else {
-            0
-        };
-        if o.max_length != 0 && o.max_length < added {
-            return Err(Failure::MaxLength(added));
-        }
-        let mut e = self.split(text, o.special_as_text)?;
-        let truncated = o.max_length != 0 && e.len() > o.max_length - added;
-        if truncated {
-            let side = if o.truncate_left {
-                TruncationDirection::Left
-            } else {
-                TruncationDirection::Right
-            };
-            e.truncate(o.max_length - added, 0, side);
-            // The parts that were cut off aren't wanted, so they need no special tokens either.
-            drop(e.take_overflowing());
-        }
-        if let Some(p) = &self.post {
-            e = p.process(e, None, o.add_special)?;
-        }
-        Ok((e, truncated))
-    }
-}
-
-fn describe(t: &Tokenizer, post: Option<&PostProcessorWrapper>) -> (mg_info, Option<String>) {
-    let vocab = t.get_vocab(true);
-    let mut info = mg_info {
-        vocab_size: vocab.len() as u64,
-        max_id: vocab.values().copied().max().unwrap_or(0).into(),
-        added: post.map_or(0, |p| p.added_tokens(false)) as u64,
-        ..Default::default()
-    };
-    if let Some(p) = t.get_truncation() {
-        info.has_truncation = true;
-        info.truncation_length = p.max_length as u64;
-        info.truncation_left = p.direction == TruncationDirection::Left;
-    }
-    let mut pad_token = None;
-    if let Some(p) = t.get_padding() {
-        info.has_padding = true;
-        info.padding_left = matches!(p.direction, PaddingDirection::Left);
-        info.pad_id = p.pad_id;
-        info.pad_type_id = p.pad_type_id;
-        pad_token = Some(p.pad_token.clone());
-    }
-    (info, pad_token)
 }
 
 fn panic_text(p: &(dyn Any + Send)) -> String {
@@ -340,8 +198,7 @@ pub unsafe extern "C" fn mg_encode(
 pub unsafe extern "C" fn mg_token_id(t: *const mg_tokenizer, token: *const u8, len: usize) -> i64 {
     let find = || {
         let token = std::str::from_utf8(bytes(token, len)).map_err(|_| Failure::Utf8)?;
-        let t = (*t).inner.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(t.token_to_id(token))
+        Ok((*t).token_id(token))
     };
     match guard(std::ptr::null_mut(), find) {
         Ok(Some(id)) => id.into(),
@@ -355,11 +212,7 @@ pub unsafe extern "C" fn mg_token_id(t: *const mg_tokenizer, token: *const u8, l
 /// `t` came from `mg_new` and was not freed; `out` is valid for a write.
 #[no_mangle]
 pub unsafe extern "C" fn mg_id_token(t: *const mg_tokenizer, id: u32, out: *mut mg_buffer) -> bool {
-    let find = || {
-        let t = (*t).inner.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(t.id_to_token(id))
-    };
-    match guard(std::ptr::null_mut(), find) {
+    match guard(std::ptr::null_mut(), || Ok((*t).id_token(id))) {
         Ok(Some(token)) => {
             out.write(buffer(token.into_bytes()));
             true
@@ -399,14 +252,11 @@ pub unsafe extern "C" fn mg_encoding_free(e: mg_encoding) {
 /// doesn't notice when the library changes.
 #[no_mangle]
 pub extern "C" fn mg_sources() -> u64 {
-    const H: u64 = fnv(
-        fnv(
-            fnv(0xcbf2_9ce4_8422_2325, include_bytes!("../Cargo.toml")),
-            include_bytes!("../Cargo.lock"),
-        ),
-        include_bytes!("lib.rs"),
-    );
-    H
+    const START: u64 = 0xcbf2_9ce4_8422_2325;
+    const MANIFEST: u64 = fnv(START, include_bytes!("../Cargo.toml"));
+    const LOCK: u64 = fnv(MANIFEST, include_bytes!("../Cargo.lock"));
+    const ENCODE: u64 = fnv(LOCK, include_bytes!("encode.rs"));
+    fnv(ENCODE, include_bytes!("lib.rs"))
 }
 
 const fn fnv(mut h: u64, data: &[u8]) -> u64 {
