@@ -51,9 +51,7 @@ def count_tokens(tokenizer: Tokenizer, texts: list[str]) -> sparse.csr_matrix:
     rows = [e.ids[: bundle.MAX_LENGTH - 2] for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
     ends = np.cumsum([0] + [len(ids) for ids in rows])
     ids = np.fromiter((i for row in rows for i in row), np.int32, ends[-1])
-    counts = sparse.csr_matrix(
-        (np.ones(len(ids), np.float64), ids, ends), shape=(len(texts), tokenizer.get_vocab_size())
-    )
+    counts = sparse.csr_matrix((np.ones(len(ids), np.float64), ids, ends), shape=(len(texts), tokenizer.get_vocab_size()))
     counts.sum_duplicates()
     return counts
 
