@@ -82,6 +82,7 @@ registry, or from a folder, when their F1 improves, and swaps them in without fa
 			return unknownCommand(cmd, args[0])
 		},
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddGroup(&cobra.Group{ID: "server", Title: "A server:"}, &cobra.Group{ID: "client", Title: "Asking a server:"})
 	root.AddCommand(
