@@ -153,7 +153,7 @@ func unmarshalYAML(data []byte, v any) (err error) {
 
 // readSmall reads a file of at most maxSmallFile bytes.
 func readSmall(path string) ([]byte, error) {
-	f, err := os.Open(path) //nolint:gosec // a fixed name in the folder that the caller names
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}

@@ -87,7 +87,11 @@ func (g *stringGraph) Encode(_ context.Context, in Input) (Example, error) {
 func (g *stringGraph) stack(examples []Example) ([]engine.Tensor, error) {
 	data := make([]string, len(examples))
 	for i, ex := range examples {
-		data[i] = ex.Tensors[0].Data.([]string)[0]
+		s, ok := ex.Tensors[0].Data.([]string)
+		if !ok || len(s) != 1 {
+			return nil, fmt.Errorf("input %s: the example holds %v, not one string", g.input.Name, ex.Tensors[0].Type())
+		}
+		data[i] = s[0]
 	}
 	shape := []int64{int64(len(data))}
 	if len(g.input.Shape) == 2 {

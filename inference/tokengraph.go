@@ -100,7 +100,7 @@ func (g *tokenGraph) takeInputs() error {
 func (g *tokenGraph) takeOutput(b *bundle, outputs []engine.TensorSpec) error {
 	var found []int
 	for i, s := range outputs {
-		if s.Map || s.Type != engine.Float32 && s.Type != engine.Float64 || s.Shape != nil && len(s.Shape) > 2 {
+		if s.Map || s.Type != engine.Float32 && s.Type != engine.Float64 || len(s.Shape) > 2 {
 			continue
 		}
 		if s.Name == "logits" {
@@ -185,7 +185,10 @@ func (g *tokenGraph) stack(examples []Example) ([]engine.Tensor, error) {
 		fill := [...]int64{roleIDs: g.encoder.PadID(), roleMask: 0, roleTypes: g.encoder.PadTypeID()}[r]
 		data := make([]int64, 0, length*len(examples))
 		for _, ex := range examples {
-			row := ex.Tensors[i].Data.([]int64)
+			row, ok := ex.Tensors[i].Data.([]int64)
+			if !ok {
+				return nil, fmt.Errorf("input %s: the example holds %v, not token ids", g.inputs[i].Name, ex.Tensors[i].Type())
+			}
 			padding := slices.Repeat([]int64{fill}, length-len(row))
 			if g.encoder.PadLeft() {
 				data = append(append(data, padding...), row...)

@@ -62,7 +62,10 @@ func textInput(s string) Input { return Input{Text: &s} }
 func (g *tokenGraph) resized(ex Example, n int) Example {
 	out := Example{Tensors: make([]engine.Tensor, len(ex.Tensors))}
 	for i, t := range ex.Tensors {
-		data := t.Data.([]int64)
+		data, ok := t.Data.([]int64)
+		if !ok {
+			panic("inference: a token graph's example without token ids")
+		}
 		out.Tensors[i] = engine.Tensor{Shape: []int64{int64(n)}, Data: slices.Repeat(data, n/len(data)+1)[:n]}
 	}
 	return out

@@ -47,8 +47,6 @@ type Batcher[In, Out any] struct {
 	o       Options[In]
 	run     func(context.Context, []In) ([]Out, error)
 	workers sync.WaitGroup
-	ctx     context.Context    //nolint:containedctx // the runs' context: a batch has many callers and belongs to none of them
-	stop    context.CancelFunc // ends ctx, once all workers are gone
 
 	mu     sync.Mutex // guards the fields below; never held during a run
 	wake   *sync.Cond // a request came, or the batcher was closed
@@ -74,7 +72,6 @@ type answer[Out any] struct {
 // Its context ends when every caller of the batch has left.
 func New[In, Out any](o Options[In], run func(context.Context, []In) ([]Out, error)) *Batcher[In, Out] {
 	b := &Batcher[In, Out]{o: o.withDefaults(), run: run}
-	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.wake = sync.NewCond(&b.mu)
 	for range b.o.Workers {
 		b.workers.Go(b.work)
@@ -138,7 +135,6 @@ func (b *Batcher[In, Out]) Close() error {
 	b.wake.Broadcast()
 	b.mu.Unlock()
 	b.workers.Wait()
-	b.stop()
 	return nil
 }
 
@@ -248,9 +244,10 @@ func (b *Batcher[In, Out]) together(batch []*request[In, Out]) (outs []Out, err 
 	return outs, err
 }
 
-// whileWanted is a context that ends once every request of the batch has been left.
+// whileWanted is a context that ends once every request of the batch has been left. It descends from none of theirs: a batch has
+// many callers and belongs to none of them.
 func (b *Batcher[In, Out]) whileWanted(batch []*request[In, Out]) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(b.ctx)
+	ctx, cancel := context.WithCancel(context.Background())
 	var mu sync.Mutex // guards waiting
 	waiting := len(batch)
 	stops := make([]func() bool, len(batch))

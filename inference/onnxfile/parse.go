@@ -348,7 +348,7 @@ func (p *parser) mapType(c *cursor, v *Value) error {
 		switch {
 		case num == 1 && typ == protowire.VarintType:
 			k, err := c.varint()
-			v.Key = ElemType(min(k, math.MaxInt32)) //nolint:gosec // bounded on this line
+			v.Key = ElemType(min(k, math.MaxInt32))
 			return true, err
 		case num == 2 && typ == protowire.BytesType:
 			return p.in(c, func(t *cursor) error { return p.typ(t, &elem) })
@@ -364,7 +364,7 @@ func (p *parser) tensorType(c *cursor, v *Value) error {
 		switch {
 		case num == 1 && typ == protowire.VarintType:
 			e, err := c.varint()
-			v.Elem = ElemType(min(e, math.MaxInt32)) //nolint:gosec // bounded on this line
+			v.Elem = ElemType(min(e, math.MaxInt32))
 			return true, err
 		case num == 2 && typ == protowire.BytesType:
 			v.Shape = []int64{}

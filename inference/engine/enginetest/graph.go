@@ -43,7 +43,7 @@ func (g *Graph) Output(name string, elem int, dims ...any) *Graph {
 
 // MapsOutput declares an output that is a sequence of maps from key to float, as ZipMap gives.
 func (g *Graph) MapsOutput(name string, key int) *Graph {
-	m := varint(nil, 1, uint64(key)) //nolint:gosec // a small constant
+	m := varint(nil, 1, uint64(key))
 	m = message(m, 2, tensorType(Float, nil))
 	g.outputs = append(g.outputs, valueInfo(name, message(nil, 4, message(nil, 1, message(nil, 5, m)))))
 	return g
@@ -104,7 +104,7 @@ func (g *Graph) Bytes() []byte {
 	b = str(b, 2, "enginetest")
 	for _, domain := range []string{"", "ai.onnx.ml"} {
 		o := str(nil, 1, domain)
-		o = varint(o, 2, uint64(g.domains[domain])) //nolint:gosec // a small constant
+		o = varint(o, 2, uint64(g.domains[domain]))
 		b = message(b, 8, o)
 	}
 	return message(b, 7, g.graphProto())
@@ -120,7 +120,7 @@ func attr(name string, kind uint64) []byte { return varint(str(nil, 1, name), 20
 
 // IntAttr is an attribute that holds a whole number.
 func IntAttr(name string, v int64) Attr {
-	return Attr{varint(attr(name, 2), 3, uint64(v))} //nolint:gosec // protobuf's encoding of a negative number
+	return Attr{varint(attr(name, 2), 3, uint64(v))}
 }
 
 // StringsAttr is an attribute that holds strings.
@@ -136,7 +136,7 @@ func StringsAttr(name string, v ...string) Attr {
 func IntsAttr(name string, v ...int64) Attr {
 	b := attr(name, 7)
 	for _, n := range v {
-		b = varint(b, 8, uint64(n)) //nolint:gosec // protobuf's encoding of a negative number
+		b = varint(b, 8, uint64(n))
 	}
 	return Attr{b}
 }
@@ -174,7 +174,7 @@ func (t Tensor) Raw() []byte {
 		}
 	case []int64:
 		for _, n := range d {
-			b = binary.LittleEndian.AppendUint64(b, uint64(n)) //nolint:gosec // two's complement is what is wanted
+			b = binary.LittleEndian.AppendUint64(b, uint64(n))
 		}
 	case []bool:
 		for _, v := range d {
@@ -189,7 +189,7 @@ func (t Tensor) Raw() []byte {
 func (t Tensor) encode(name string) []byte {
 	var b []byte
 	for _, d := range t.Shape {
-		b = varint(b, 1, uint64(d)) //nolint:gosec // dimensions aren't negative
+		b = varint(b, 1, uint64(d))
 	}
 	switch t.Data.(type) {
 	case []float32:
@@ -224,12 +224,12 @@ func tensorType(elem int, dims []any) []byte {
 	for _, d := range dims {
 		switch d := d.(type) {
 		case int:
-			shape = message(shape, 1, varint(nil, 1, uint64(d))) //nolint:gosec // dimensions aren't negative
+			shape = message(shape, 1, varint(nil, 1, uint64(d)))
 		case string:
 			shape = message(shape, 1, str(nil, 2, d))
 		}
 	}
-	t := varint(nil, 1, uint64(elem)) //nolint:gosec // a small constant
+	t := varint(nil, 1, uint64(elem))
 	return message(nil, 1, message(t, 2, shape))
 }
 

@@ -127,7 +127,7 @@ func (b TextBundle) Write(dir string) error {
 	for i, l := range labels {
 		names = append(names, fmt.Sprintf("%q: %q", fmt.Sprint(i), l))
 	}
-	files := map[string]string{
+	files := map[string]string{ //nolint:gosec // the tokens are those of a tokenizer
 		"tokenizer.json": fmt.Sprintf(`{"version": "1.0", "truncation": null, "padding": null,
  "added_tokens": [{"id": 0, "content": "[PAD]", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true},
   {"id": 1, "content": "[UNK]", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],

@@ -59,11 +59,11 @@ func externalData(t *testing.T, e engine.Engine) {
 }
 
 func externalRefused(t *testing.T, e engine.Engine) {
-	link := func(make func(string, string) error) func(*testing.T, string) string {
+	link := func(link func(string, string) error) func(*testing.T, string) string {
 		return func(t *testing.T, dir string) string {
 			other := filepath.Join(t.TempDir(), "secret")
 			writeWeights(t, other)
-			if err := make(other, filepath.Join(dir, "weights.data")); err != nil {
+			if err := link(other, filepath.Join(dir, "weights.data")); err != nil {
 				t.Fatal(err)
 			}
 			return "weights.data"

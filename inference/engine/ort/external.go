@@ -46,7 +46,7 @@ func checkLocation(dir, loc string) error {
 
 func links(st os.FileInfo) uint64 {
 	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-		return uint64(sys.Nlink)
+		return uint64(sys.Nlink) //nolint:unconvert // its type differs between systems
 	}
 	return 1
 }

@@ -26,8 +26,8 @@ func FindLibrary(explicit string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find ONNX Runtime: %w", err)
 	}
-	if real, err := filepath.EvalSymlinks(exe); err == nil {
-		exe = real
+	if path, err := filepath.EvalSymlinks(exe); err == nil {
+		exe = path
 	}
 	path, err := libraryAt(filepath.Dir(exe))
 	if err != nil {
