@@ -125,6 +125,8 @@ func TestBadDownloads(t *testing.T) {
 		"get-artifact is resumed":               {proxy: []http.HandlerFunc{stream(weights, 20)}, version: []http.HandlerFunc{file(weights, tag, 5), file(weights, tag, 5), file(weights, tag, 0)}, proxied: 1, other: 3},
 		"large file: get-artifact at once":      {proxy: []http.HandlerFunc{stream(weights, 0)}, version: []http.HandlerFunc{file(weights, tag, 0)}, opts: func(o *mlflow.Options) { o.LargeFile = 30 }, proxied: 1, other: 1},
 		"large file, get-artifact doesn't work": {proxy: []http.HandlerFunc{stream(weights, 0)}, version: []http.HandlerFunc{jsonBody(500, `{}`)}, opts: func(o *mlflow.Options) { o.LargeFile = 30 }, proxied: 2, other: 3},
+		"500 for ever: get-artifact":            {proxy: []http.HandlerFunc{answer(500, "text/html", "")}, version: []http.HandlerFunc{file(weights, tag, 0)}, proxied: 3, other: 1},
+		"500 for ever by both":                  {proxy: []http.HandlerFunc{answer(500, "text/html", "")}, version: []http.HandlerFunc{jsonBody(500, `{}`)}, want: "answers 500", proxied: 3, other: 3},
 		"neither route works":                   {proxy: []http.HandlerFunc{stream(weights, 20)}, version: []http.HandlerFunc{noFile}, want: "after 20 of 36 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -294,7 +296,7 @@ func FuzzAnswers(f *testing.F) {
 		o := quick("http://registry.example")
 		o.Tries = 1
 		o.Transport = roundTrip(func(*http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(string(body)))}, nil
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(string(body)))}, nil
 		})
 		s := open(t, o)
 		if v, err := s.Latest(t.Context(), "text"); err == nil && (v.Number < 1 || v.Pointer == "" || v.Registered != "text_classification_model") {

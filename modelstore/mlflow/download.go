@@ -16,7 +16,7 @@ import (
 // errNoResume says that a route can't continue where it was cut.
 var errNoResume = errors.New("this route can't be resumed")
 
-// fill gets the rest of a file into p, over the proxy first and, where that can't be resumed and has to be, by get-artifact.
+// fill gets the rest of a file into p, over the proxy first and, where that can't do it, by get-artifact.
 // A change of route starts at 0: nothing says that both deliver the same bytes.
 func (d *downloader) fill(ctx context.Context, p *part, a artifact) error {
 	d.meter.add(p.have)
@@ -54,20 +54,25 @@ func (d *downloader) fill(ctx context.Context, p *part, a artifact) error {
 	return nil
 }
 
-// changeRoute leaves the proxy when it can't be resumed, and comes back to it for good when get-artifact doesn't work at all.
+// changeRoute leaves a route that can't do it: the proxy when it can't be resumed, or answers nothing but errors (MLflow 2 can't
+// send names in Vietnamese there), and get-artifact when that doesn't work at all. After the latter two it stays where it is.
 func (d *downloader) changeRoute(p *part, err error, try int) (bool, error) {
 	var e *apiError
 	var t *transientError
+	last := !errors.As(err, &t) || try >= d.c.o.Tries
+	fails := !p.settled && p.have == 0 && errors.As(err, &e)
+	to := routeVersion
 	switch {
 	case errors.Is(err, errNoResume):
-		d.c.o.Logger.Info("the artifact proxy can't resume a download, get-artifact is used", "model", d.mv.Name, "size", p.size)
-		return true, d.restart(p, note{Route: routeVersion})
-	case p.note.Route == routeVersion && p.have == 0 && errors.As(err, &e) && (try >= d.c.o.Tries || !errors.As(err, &t)):
-		d.c.o.Logger.Info("get-artifact doesn't work, the artifact proxy is used", "model", d.mv.Name, "err", err)
-		p.stay = true
-		return true, d.restart(p, note{Route: routeProxy})
+	case fails && last && p.note.Route == routeVersion:
+		to, p.settled = routeProxy, true
+	case fails && last && e.status >= http.StatusInternalServerError:
+		p.settled = true
+	default:
+		return false, nil
 	}
-	return false, nil
+	d.c.o.Logger.Info("download by another route", "model", d.mv.Name, "size", p.size, "route", to, "why", err)
+	return true, d.restart(p, note{Route: to})
 }
 
 func (d *downloader) restart(p *part, n note) error {
@@ -119,7 +124,7 @@ func (d *downloader) sort(ctx context.Context, p *part, err error) error {
 		return err
 	}
 	err = fmt.Errorf("after %d of %d bytes: %w", p.have, p.size, because(ctx, err))
-	if p.note.Validator == "" && p.note.Route == routeProxy && !p.stay {
+	if p.note.Validator == "" && p.note.Route == routeProxy && !p.settled {
 		return fmt.Errorf("%w: %w", errNoResume, err)
 	}
 	return transient(err)
@@ -150,7 +155,7 @@ func (d *downloader) begin(p *part, a artifact, resp *http.Response) error {
 		return fmt.Errorf("the registry sends %d bytes of a file that it lists with %d", n, a.size)
 	}
 	n := note{Route: p.note.Route, Validator: validator(resp)}
-	if n.Validator == "" && n.Route == routeProxy && a.size >= d.c.o.LargeFile && !p.stay {
+	if n.Validator == "" && n.Route == routeProxy && a.size >= d.c.o.LargeFile && !p.settled {
 		return errNoResume
 	}
 	return d.restart(p, n)

@@ -62,13 +62,11 @@ func (s *Source) Latest(ctx context.Context, model string) (modelstore.Version, 
 // pointed follows the first pointer that is allowed and exists.
 func (s *Source) pointed(ctx context.Context, model, name string, rm registeredModel) (modelstore.Version, error) {
 	for _, via := range s.o.Via {
-		v, ok, err := modelstore.Version{}, false, error(nil)
+		follow := s.byStage
 		if via == ViaAlias {
-			v, ok, err = s.byAlias(ctx, model, name, rm)
-		} else {
-			v, ok, err = s.byStage(model, name, rm)
+			follow = s.byAlias
 		}
-		if err != nil || ok {
+		if v, ok, err := follow(ctx, model, name, rm); err != nil || ok {
 			return v, err
 		}
 	}
@@ -113,7 +111,7 @@ func (s *Source) byAlias(ctx context.Context, model, name string, rm registeredM
 }
 
 // byStage takes the highest number in the stage, compared as a number.
-func (s *Source) byStage(model, name string, rm registeredModel) (modelstore.Version, bool, error) {
+func (s *Source) byStage(_ context.Context, model, name string, rm registeredModel) (modelstore.Version, bool, error) {
 	var best modelstore.Version
 	for _, mv := range rm.LatestVersions {
 		if !strings.EqualFold(mv.Stage, s.o.Stage) {

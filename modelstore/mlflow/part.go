@@ -27,7 +27,8 @@ type part struct {
 	have int64
 	note note
 	seen bool // an answer arrived: even an empty file is asked for once
-	stay bool // on the proxy, though it can't be resumed there: get-artifact doesn't work
+
+	settled bool // the other route doesn't work: no further change
 }
 
 // openPart continues what an earlier attempt left, if that can be trusted, or begins at 0.

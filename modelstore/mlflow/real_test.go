@@ -1,16 +1,9 @@
 package mlflow_test
 
 import (
-	"bytes"
-	"context"
 	"errors"
-	"io"
-	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"modelgate/modelstore"
@@ -270,9 +263,9 @@ func TestRunsSource(t *testing.T) {
 }
 
 func TestLoggedModelOfMLflow3(t *testing.T) {
-	real.begin()
+	testServers.begin()
 	t.Parallel()
-	m := started(t, real.v3).newModel(t)
+	m := started(t, testServers.v3).newModel(t)
 	m.register(t)
 	logged := func(x any, runMetrics ...object) string {
 		id := text(t, m.post(t, "logged-models", object{"experiment_id": m.experiment, "name": "m"}), "model", "info", "model_id")
@@ -285,7 +278,9 @@ func TestLoggedModelOfMLflow3(t *testing.T) {
 		}
 		m.call(t, http.MethodPatch, "logged-models/"+id, object{"model_id": id, "status": "LOGGED_MODEL_READY"})
 		m.upload(t, "mlflow-artifacts:/"+m.experiment+"/models/"+id+"/artifacts", onnx("logged"))
-		return m.version(t, run, "models:/"+id)
+		return text(t, m.post(t, "model-versions/create", object{
+			"name": m.name, "source": "models:/" + id, "run_id": run, "model_id": id,
+		}), "model_version", "version")
 	}
 	s := source(t, m, mlflow.Options{})
 	for name, c := range map[string]struct {
@@ -306,113 +301,5 @@ func TestLoggedModelOfMLflow3(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantFile(t, dir, "model.onnx", []byte("logged"))
-	}
-}
-
-// cutter ends the body of downloads early and counts those that were asked to continue.
-type cutter struct {
-	after   int64
-	cuts    atomic.Int32 // how many downloads are still to be cut
-	resumed atomic.Int32
-}
-
-func (c *cutter) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Header.Get("Range") != "" {
-		c.resumed.Add(1)
-	}
-	resp, err := http.DefaultTransport.RoundTrip(req)
-	isFile := strings.Contains(req.URL.Path, "get-artifact") || strings.HasSuffix(req.URL.Path, "model.onnx")
-	if err == nil && isFile && c.cuts.Add(-1) >= 0 {
-		resp.Body = &cutBody{Reader: io.LimitReader(resp.Body, c.after), Closer: resp.Body}
-	}
-	return resp, err
-}
-
-type cutBody struct {
-	io.Reader
-	io.Closer
-}
-
-func (c *cutBody) Read(b []byte) (int, error) {
-	n, err := c.Reader.Read(b)
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return n, err
-}
-
-func TestCutDownloadIsResumed(t *testing.T) {
-	forEachVersion(t, func(t *testing.T, r *registry) {
-		m := r.newModel(t)
-		m.register(t)
-		big := bytes.Repeat([]byte("0123456789abcdef"), 300_000)
-		m.publish(t, map[string][]byte{"model.onnx": big}, nil)
-		c := &cutter{after: 1_500_000}
-		c.cuts.Store(3)
-		s := source(t, m, mlflow.Options{Transport: c, RetryWait: 1, LargeFile: 1 << 20})
-		v, dir := find(t, s, "1"), t.TempDir()
-		if err := s.Fetch(t.Context(), v, dir, nil); err != nil {
-			t.Fatal(err)
-		}
-		wantFile(t, dir, "model.onnx", big)
-		if c.resumed.Load() == 0 {
-			t.Error("no download was resumed")
-		}
-	})
-}
-
-func TestInterruptedFetchIsResumedByTheNext(t *testing.T) {
-	forEachVersion(t, func(t *testing.T, r *registry) {
-		m := r.newModel(t)
-		m.register(t)
-		big := bytes.Repeat([]byte("0123456789abcdef"), 300_000)
-		m.publish(t, map[string][]byte{"model.onnx": big, "config.json": []byte("{}")}, nil)
-		c := &cutter{}
-		s := source(t, m, mlflow.Options{Transport: c, RetryWait: 1, LargeFile: 1 << 20})
-		v, dir := find(t, s, "1"), t.TempDir()
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		err := s.Fetch(ctx, v, dir, func(done, _ int64) {
-			if done > 1<<20 {
-				cancel()
-			}
-		})
-		if !errors.Is(err, context.Canceled) {
-			t.Fatalf("got %v, want it cancelled", err)
-		}
-		if _, err := os.Stat(filepath.Join(dir, "model.onnx")); err == nil {
-			t.Error("a half file has its final name")
-		}
-		if err := s.Fetch(t.Context(), v, dir, nil); err != nil {
-			t.Fatal(err)
-		}
-		wantFile(t, dir, "model.onnx", big)
-		if c.resumed.Load() == 0 {
-			t.Error("the second Fetch began at 0")
-		}
-	})
-}
-
-func TestHostHeaderRefusedByMLflow3(t *testing.T) {
-	real.begin()
-	t.Parallel()
-	r := started(t, real.v3)
-	addr := strings.TrimPrefix(r.base, "http://")
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
-	}}
-	t.Cleanup(transport.CloseIdleConnections)
-	s := open(t, mlflow.Options{TrackingURI: "http://mlflow.example:5000", Transport: transport})
-	_, err := s.Latest(t.Context(), "text")
-	if err == nil || !strings.Contains(err.Error(), `--allowed-hosts "mlflow.example,mlflow.example:*"`) {
-		t.Errorf("got %v, want what to start the server with", err)
-	}
-}
-
-func wantFile(t *testing.T, dir, name string, want []byte) {
-	t.Helper()
-	got, err := os.ReadFile(filepath.Join(dir, name)) //nolint:gosec // the test's own folder
-	if err != nil || !bytes.Equal(got, want) {
-		t.Errorf("%s: %d bytes, %v; want the %d that were published", name, len(got), err, len(want))
 	}
 }

@@ -29,7 +29,7 @@ type servers struct {
 	stops    []func()
 }
 
-var real = newServers()
+var testServers = newServers()
 
 func newServers() *servers {
 	s := &servers{}
@@ -40,8 +40,8 @@ func newServers() *servers {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	real.starting.Wait()
-	for _, stop := range real.stops {
+	testServers.starting.Wait()
+	for _, stop := range testServers.stops {
 		stop()
 	}
 	os.Exit(code)
@@ -49,9 +49,9 @@ func TestMain(m *testing.M) {
 
 // forEachVersion runs a test against MLflow 3 and 2, at the same time.
 func forEachVersion(t *testing.T, test func(t *testing.T, r *registry)) {
-	real.begin()
+	testServers.begin()
 	t.Parallel()
-	for name, start := range map[string]func() (*registry, error){"MLflow 3": real.v3, "MLflow 2": real.v2} {
+	for name, start := range map[string]func() (*registry, error){"MLflow 3": testServers.v3, "MLflow 2": testServers.v2} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, started(t, start))
@@ -116,7 +116,7 @@ func startOnce(bin, dir string) (*registry, func(), error) {
 	}
 	// The shell leads a process group and ends it when its standard input does, thus also when this test dies.
 	// Ending the mlflow command alone would leave its workers behind.
-	cmd := exec.Command("sh", "-c", `"$@" </dev/null & cat >/dev/null; kill -KILL 0`, "sh", //nolint:gosec // our own binary
+	cmd := exec.Command("sh", "-c", `"$@" </dev/null & cat >/dev/null; kill -KILL 0`, "sh",
 		bin, "server", "--host", "127.0.0.1", "--port", port, "--workers", "1",
 		"--backend-store-uri", "sqlite:///"+filepath.Join(dir, "mlflow.db"),
 		"--artifacts-destination", filepath.Join(dir, "artifacts"), "--serve-artifacts")
@@ -124,7 +124,7 @@ func startOnce(bin, dir string) (*registry, func(), error) {
 	cmd.Env = append(os.Environ(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "PATH="+filepath.Dir(bin)+":"+os.Getenv("PATH"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var logs bytes.Buffer
-	out, err := os.Create(filepath.Join(dir, "log")) //nolint:gosec // the test's own folder
+	out, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -165,7 +165,7 @@ func healthy(base string) error {
 	defer tick.Stop()
 	deadline := time.Now().Add(3 * time.Minute)
 	for range tick.C {
-		resp, err := http.Get(base + "/health") //nolint:gosec,noctx // our own server
+		resp, err := http.Get(base + "/health")
 		if err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
@@ -210,6 +210,7 @@ func (r *registry) send(t *testing.T, method, path string, body []byte) []byte {
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
+	req.Close = true // the server closes idle connections after 5 s, and a POST that meets that isn't repeated
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
