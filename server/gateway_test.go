@@ -278,6 +278,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
+const serving, notServing = healthpb.HealthCheckResponse_SERVING, healthpb.HealthCheckResponse_NOT_SERVING
+
 func ptr[T any](v T) *T { return &v }
 
 // logBuffer is a log that tests can read.
