@@ -1,0 +1,118 @@
+// Command swap measures what a swap costs: the store's Acquire and Release, the publication of a version under readers, and each
+// phase of a real bundle's way from a folder to being served. It writes a table and a plot.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"modelgate/inference/engine/ort"
+)
+
+// settings say how much is measured.
+type settings struct {
+	library string // ONNX Runtime's
+	out     string // folder for RESULTS.md and swap.svg; "" prints the table only
+	runs    int    // of everything; tables give the median run
+	readers []int
+	publish int // publications in one run
+	swaps   int // of a real bundle in one run
+}
+
+func full() settings {
+	return settings{runs: 3, readers: []int{0, 8, 64, 256}, publish: 1000, swaps: 24}
+}
+
+// quick is for a look and for checks on every commit: too little to quote.
+func quick() settings {
+	return settings{runs: 1, readers: []int{0, 8, 64}, publish: 200, swaps: 6}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := command(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "swap:", err)
+		os.Exit(1)
+	}
+}
+
+func command(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("swap", flag.ContinueOnError)
+	short := flags.Bool("quick", false, "measure for some seconds only and write no file")
+	out := flags.String("out", "benchmarks", "folder for RESULTS.md and swap.svg, from the checkout's root")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	s := full()
+	s.out = *out
+	if *short {
+		s = quick()
+	}
+	library, err := ort.FindLibrary(cmp.Or(os.Getenv("MODELGATE_ONNXRUNTIME"), filepath.Join(".cache", "onnxruntime", "lib")))
+	if err != nil {
+		return fmt.Errorf("%w: run `make onnxruntime` and start this from the checkout's root, or set MODELGATE_ONNXRUNTIME", err)
+	}
+	s.library = library
+	return run(ctx, s, os.Stdout)
+}
+
+// results are everything that was measured.
+type results struct {
+	machine machine
+	s       settings
+	acquire []acquired
+	publish []published
+	phases  []phased
+}
+
+// run measures, prints the table and writes the files.
+func run(ctx context.Context, s settings, w io.Writer) error {
+	scratch, err := os.MkdirTemp("", "modelgate-swap-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(scratch) }()
+	eng, err := ort.Open(ort.Options{LibraryPath: s.library})
+	if err != nil {
+		return err
+	}
+	r := results{machine: thisMachine(eng.Version()), s: s}
+	fmt.Fprintln(w, "machine:", r.machine)
+
+	fmt.Fprintln(w, "acquire and release ...")
+	if r.acquire, err = measureAcquire(ctx, s.runs); err != nil {
+		return fmt.Errorf("acquire and release: %w", err)
+	}
+	fmt.Fprintln(w, "publish under readers ...")
+	if r.publish, err = measurePublish(ctx, s, eng, filepath.Join(scratch, "publish")); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	fmt.Fprintln(w, "phases of a swap ...")
+	for _, b := range []bundleKind{exampleBundle(), largeBundle()} {
+		p, err := measurePhases(ctx, s, eng, b, filepath.Join(scratch, "phases"))
+		if err != nil {
+			return fmt.Errorf("phases of %s: %w", b.name, err)
+		}
+		r.phases = append(r.phases, p)
+	}
+	table := r.markdown()
+	fmt.Fprint(w, "\n", table)
+	if s.out == "" {
+		return nil
+	}
+	if err := os.WriteFile(filepath.Join(s.out, "RESULTS.md"), []byte(table), 0o644); err != nil { //nolint:gosec // for everybody to read
+		return err
+	}
+	return r.plot(filepath.Join(s.out, "swap.svg"))
+}
