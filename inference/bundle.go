@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/goccy/go-yaml"
 )
 
 const (
@@ -114,17 +112,10 @@ func graphOfMLmodel(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var m struct {
-		Flavors map[string]any `yaml:"flavors"`
-	}
-	if err := unmarshalYAML(data, &m); err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
-	}
-	flavor, ok := m.Flavors["onnx"].(map[string]any)
+	name, ok := onnxFlavor(string(data))
 	if !ok {
 		return "", nil
 	}
-	name, _ := flavor["data"].(string)
 	if name == "" {
 		name = graphFile
 	}
@@ -141,14 +132,34 @@ func graphOfMLmodel(dir string) (string, error) {
 	return graph, nil
 }
 
-// unmarshalYAML decodes YAML of others. Hostile YAML must not end the process.
-func unmarshalYAML(data []byte, v any) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("it can't be read: %v", p)
+// onnxFlavor finds flavors.onnx.data in an MLmodel file; ok says that there is a flavor onnx. MLflow writes one key a line, and a
+// general YAML parser would take minutes for a few hundred kilobytes of hostile brackets.
+func onnxFlavor(mlmodel string) (data string, ok bool) {
+	type level struct {
+		indent int
+		key    string
+	}
+	var path []level
+	for line := range strings.Lines(mlmodel) {
+		text := strings.TrimSpace(line)
+		key, value, found := strings.Cut(text, ":")
+		if !found || strings.HasPrefix(text, "#") {
+			continue
 		}
-	}()
-	return yaml.Unmarshal(data, v)
+		indent := len(line) - len(strings.TrimLeft(line, " "))
+		for len(path) > 0 && path[len(path)-1].indent >= indent {
+			path = path[:len(path)-1]
+		}
+		path = append(path, level{indent, key})
+		if len(path) < 2 || path[0].key != "flavors" || path[1].key != "onnx" {
+			continue
+		}
+		ok = true
+		if len(path) == 3 && key == "data" {
+			data = strings.Trim(strings.TrimSpace(value), `"'`)
+		}
+	}
+	return data, ok
 }
 
 // readSmall reads a file of at most maxSmallFile bytes.

@@ -64,6 +64,13 @@ func TestLayouts(t *testing.T) {
 			rename(t, dir, "model.onnx.d", "net")
 			writeFile(t, dir, "MLmodel", strings.Replace(mlmodel, "DATA", "net", 1))
 		},
+		"MLmodel with quotes and more": func(t *testing.T, dir string) {
+			rename(t, dir, "model.onnx", "a.onnx")
+			writeFile(t, dir, "b.onnx", "")
+			writeFile(t, dir, "MLmodel", "# data: b.onnx\nartifact_path: model\nflavors:\n  other:\n    data: b.onnx\n  onnx:\n    code: null\n    inner:\n      data: b.onnx\n"+
+				"    data: 'a.onnx'\n    providers:\n    - CPUExecutionProvider\n  python_function:\n    data: b.onnx\nsignature:\n  inputs: '[{\"a\": 1}]'\n")
+		},
+		"MLmodel of brackets":  func(t *testing.T, dir string) { writeFile(t, dir, "MLmodel", strings.Repeat("[", 1<<20)) },
 		"MLmodel without onnx": func(t *testing.T, dir string) { writeFile(t, dir, "MLmodel", "flavors:\n  transformers: {}\n") },
 		"no config": func(t *testing.T, dir string) {
 			if err := os.Remove(filepath.Join(dir, "config.json")); err != nil {
@@ -149,13 +156,17 @@ func TestBadBundles(t *testing.T) {
 		"no class scores":           {graph(identity("input_ids", enginetest.Int64, "b", "l")), []string{"logits"}},
 		"MLmodel names nothing":     {file("MLmodel", strings.Replace(mlmodel, "DATA", "net.onnx", 1)), []string{"MLmodel", "net.onnx", "missing"}},
 		"MLmodel leaves the folder": {file("MLmodel", strings.Replace(mlmodel, "DATA", "../net.onnx", 1)), []string{"MLmodel", "outside"}},
-		"MLmodel is no YAML":        {file("MLmodel", "a: [\n"), []string{"MLmodel"}},
 		"settings: unknown key":     {file("modelgate.yaml", "\npositive_lable: negative\n"), []string{"modelgate.yaml", "line 2", "did you mean positive_label"}},
 		"settings: strange key":     {file("modelgate.yaml", "threshold: 0.5\nqqq: 1\n"), []string{"line 2", "max_length"}},
 		"settings: not in range":    {file("modelgate.yaml", "threshold: 1.5\n"), []string{"threshold", "1.5"}},
 		"settings: NaN":             {file("modelgate.yaml", "threshold: .nan\n"), []string{"threshold"}},
 		"settings: wrong type":      {file("modelgate.yaml", "threshold: high\n"), []string{"modelgate.yaml"}},
 		"settings: a list":          {file("modelgate.yaml", "- a\n"), []string{"modelgate.yaml", "line 1"}},
+		"settings: an anchor":       {file("modelgate.yaml", "positive_label: &a negative\n"), []string{"line 1", "plain value"}},
+		"settings: a nested value":  {file("modelgate.yaml", "threshold:\n  high: 1\n"), []string{"line 1", "plain value"}},
+		"settings: brackets":        {file("modelgate.yaml", strings.Repeat("[", 10000)), []string{"brackets"}},
+		"settings: large":           {file("modelgate.yaml", strings.Repeat("#\n", 10000)), []string{"modelgate.yaml", "20000 bytes"}},
+		"settings: key twice":       {file("modelgate.yaml", "threshold: 0.1\nthreshold: 0.9\n"), []string{"threshold"}},
 		"settings: special tokens":  {file("modelgate.yaml", "special_tokens: maybe\n"), []string{"ids or text"}},
 		"settings: unknown label":   {file("modelgate.yaml", "positive_label: harmful\n"), []string{"modelgate.yaml", "harmful", "negative, positive"}},
 	} {

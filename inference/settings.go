@@ -1,11 +1,13 @@
 package inference
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
 
+	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 )
@@ -20,6 +22,8 @@ type settings struct {
 
 var settingKeys = []string{"positive_label", "threshold", "max_length", "special_tokens"}
 
+const maxSettings = 16 << 10 // bytes
+
 func (s settings) specialAsText() bool { return s.SpecialTokens == "text" }
 
 // readSettings reads the file at path strictly; without one s stays as it is.
@@ -31,10 +35,11 @@ func readSettings(path string, s *settings) error {
 	if err != nil {
 		return err
 	}
-	if err := checkKeys(path, data); err != nil {
-		return err
+	// The parser's time grows with the square of the nesting.
+	if len(data) > maxSettings || bytes.Count(data, []byte("["))+bytes.Count(data, []byte("{")) > 100 {
+		return fmt.Errorf("%s has %d bytes or too many brackets: it holds only the keys %v", path, len(data), settingKeys)
 	}
-	if err := unmarshalYAML(data, s); err != nil {
+	if err := decodeSettings(data, s); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	switch {
@@ -48,17 +53,24 @@ func readSettings(path string, s *settings) error {
 	return nil
 }
 
-// checkKeys refuses keys that nobody would read.
-func checkKeys(path string, data []byte) (err error) {
+func decodeSettings(data []byte, s *settings) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%s: it can't be read: %v", path, p)
+			err = fmt.Errorf("it can't be read: %v", p)
 		}
 	}()
 	f, err := parser.ParseBytes(data, 0)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
+	if err := checkKeys(f); err != nil {
+		return err
+	}
+	return yaml.Unmarshal(data, s)
+}
+
+// checkKeys refuses keys that nobody would read, and values that aren't plain.
+func checkKeys(f *ast.File) error {
 	for _, doc := range f.Docs {
 		var pairs []*ast.MappingValueNode
 		switch body := doc.Body.(type) {
@@ -68,15 +80,28 @@ func checkKeys(path string, data []byte) (err error) {
 		case *ast.MappingValueNode:
 			pairs = []*ast.MappingValueNode{body}
 		default:
-			return fmt.Errorf("%s: line %d: keys and values are needed", path, body.GetToken().Position.Line)
+			return fmt.Errorf("line %d: keys and values are needed", body.GetToken().Position.Line)
 		}
 		for _, p := range pairs {
-			if key := p.Key.GetToken().Value; !slices.Contains(settingKeys, key) {
-				return fmt.Errorf("%s: line %d: unknown key %q: %s", path, p.Key.GetToken().Position.Line, key, didYouMean(key))
+			key, line := p.Key.GetToken().Value, p.Key.GetToken().Position.Line
+			if !slices.Contains(settingKeys, key) {
+				return fmt.Errorf("line %d: unknown key %q: %s", line, key, didYouMean(key))
+			}
+			if !isPlain(p.Value) {
+				return fmt.Errorf("line %d: %s: one plain value is needed", line, key)
 			}
 		}
 	}
 	return nil
+}
+
+func isPlain(value ast.Node) bool {
+	switch value.(type) {
+	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode:
+		return false
+	}
+	_, ok := value.(ast.ScalarNode)
+	return ok
 }
 
 func didYouMean(key string) string {
