@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 )
 
 // ErrFormat says that a file isn't an ONNX graph, or breaks the limits of this package.
@@ -105,3 +106,8 @@ func Read(path string) (*File, error) {
 
 // Parse reads a graph of size bytes from r, as Read does.
 func Parse(r io.ReaderAt, size int64) (*File, error) { return parse(newCursor(r, size)) }
+
+// Uses reports whether the file uses an operator of domain, which is empty for ai.onnx.
+func (f *File) Uses(domain string) bool {
+	return slices.ContainsFunc(f.Ops, func(o Op) bool { return o.Domain == domain })
+}
