@@ -2,18 +2,12 @@ package inference_test
 
 import (
 	"cmp"
-	"context"
-	"errors"
-	"fmt"
 	"math"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 
 	"modelgate/inference"
-	"modelgate/inference/engine"
 	"modelgate/inference/engine/enginetest"
 )
 
@@ -176,191 +170,15 @@ func TestUnnamedClasses(t *testing.T) {
 	}
 }
 
-// A watcher is an engine that sees the inputs of every run of the sessions it opens.
-type watcher struct {
-	engine.Engine
-	see func(inputs []engine.Tensor)
+// zero makes all logits equal.
+func zero(g *enginetest.Graph, from, to string) {
+	g.Init("zero", enginetest.Tensor{Shape: []int64{1}, Data: []float32{0}}).Node("Mul", []string{from, "zero"}, []string{to})
 }
 
-type watched struct {
-	engine.Session
-	see func(inputs []engine.Tensor)
-}
-
-func (w watcher) Open(ctx context.Context, path string, o engine.Options) (engine.Session, error) {
-	s, err := w.Engine.Open(ctx, path, o)
-	if err != nil {
-		return nil, err
+func TestEqualScoresKeepTheModelsOrder(t *testing.T) {
+	p := predict(t, openModel(t, shapeBundle(t, shape{tail: zero}, nil), inference.Options{PositiveLabel: "positive"}), "good")
+	want := []inference.Class{{Label: "negative", Score: 0.5}, {Label: "positive", Score: 0.5}}
+	if !slices.Equal(p.Classes, want) || p.Label != "negative" || p.Decision != inference.AtOrAboveThreshold {
+		t.Errorf("%+v", p)
 	}
-	return watched{s, w.see}, nil
-}
-
-func (w watched) Run(ctx context.Context, inputs []engine.Tensor) ([]engine.Tensor, error) {
-	w.see(inputs)
-	return w.Session.Run(ctx, inputs)
-}
-
-// A row's scores don't depend on its company: where a graph minds its mask, rows of nearly one length are padded and share a run;
-// where it doesn't, only rows of exactly one length do.
-func TestCompanyDoesntMatter(t *testing.T) {
-	var text strings.Builder
-	var texts []string
-	for i := range 24 {
-		fmt.Fprintf(&text, "%s ", enginetest.Words()[i%len(enginetest.Words())])
-		texts = append(texts, text.String())
-	}
-	for name, c := range map[string]struct {
-		shape shape
-		left  bool
-		pads  bool
-	}{
-		"minds its mask":        {shape{}, false, true},
-		"minds it, padded left": {shape{}, true, true},
-		"int32":                 {shape{elem: enginetest.Int32}, false, true},
-		"ignores its mask":      {shape{deaf: true}, false, false},
-		"has no mask":           {shape{unmasked: true}, false, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var padded, shared, wrongSide atomic.Bool
-			see := func(inputs []engine.Tensor) {
-				mask := inputs[len(inputs)-1]
-				rows, length := int(mask.Shape[0]), int(mask.Shape[1])
-				shared.CompareAndSwap(false, rows > 1)
-				for i := range rows {
-					first, last := at(mask, i*length), at(mask, i*length+length-1)
-					padded.CompareAndSwap(false, first == 0 || last == 0)
-					wrongSide.CompareAndSwap(false, c.left && last == 0 || !c.left && first == 0)
-				}
-			}
-			side := map[bool]string{true: "left", false: "right"}[c.left]
-			dir := shapeBundle(t, c.shape, map[string]string{
-				"tokenizer_config.json": `{"model_max_length": 64, "pad_token": "[PAD]", "padding_side": "` + side + `"}`,
-			})
-			m, err := inference.Open(t.Context(), dir, watcher{newEngine(t), see}, inference.Options{Workers: 1})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = m.Close() }()
-			if err := m.WarmUp(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			padded.Store(false)
-			shared.Store(false)
-			done := func() bool { return shared.Load() && (padded.Load() || !c.pads) }
-			for round := 0; !done() || round < 8; round++ {
-				var wg sync.WaitGroup
-				for _, s := range slices.Concat(texts, texts) {
-					wg.Go(func() {
-						p, err := m.Predict(t.Context(), input(s))
-						if err != nil {
-							t.Error(err)
-						} else if got, want := scoresOf(p, "negative", "positive"), softmax(logits(s)); !close6(got, want) {
-							t.Errorf("%q: %v, want %v", s, got, want)
-						}
-					})
-				}
-				wg.Wait()
-			}
-			if padded.Load() != c.pads && !c.shape.unmasked {
-				t.Errorf("padded: %v, want %v", padded.Load(), c.pads)
-			}
-			if wrongSide.Load() && !c.shape.unmasked {
-				t.Error("padded on the wrong side")
-			}
-		})
-	}
-}
-
-func at(t engine.Tensor, i int) int64 {
-	if d, ok := t.Data.([]int32); ok {
-		return int64(d[i])
-	}
-	d, _ := t.Data.([]int64)
-	return d[i]
-}
-
-// Graphs that misbehave are refused before they answer anybody: some when they are opened, the rest by the warm-up.
-func TestMisbehavingGraphs(t *testing.T) {
-	constant := func(name string, v float32) func(*enginetest.Graph) {
-		return func(g *enginetest.Graph) {
-			g.Init(name, enginetest.Tensor{Shape: []int64{1}, Data: []float32{v}})
-		}
-	}
-	for name, c := range map[string]struct {
-		shape shape
-		says  string
-	}{
-		"always NaN": {shape{tail: func(g *enginetest.Graph, from, to string) {
-			constant("nan", float32(math.NaN()))(g)
-			g.Node("Add", []string{from, "nan"}, []string{to})
-		}}, "NaN"},
-		"infinite": {shape{tail: func(g *enginetest.Graph, from, to string) {
-			constant("inf", float32(math.Inf(1)))(g)
-			g.Node("Add", []string{from, "inf"}, []string{to})
-		}}, "Inf"},
-		"NaN for long texts": {shape{tail: func(g *enginetest.Graph, from, to string) {
-			constant("limit", 31)(g)
-			g.Init("axis", enginetest.Tensor{Shape: []int64{1}, Data: []int64{1}})
-			g.Node("ReduceSum", []string{"m", "axis"}, []string{"count"}).
-				Node("Sub", []string{"limit", "count"}, []string{"left"}).
-				Node("Sqrt", []string{"left"}, []string{"root"}).
-				Node("Add", []string{from, "root"}, []string{to})
-		}}, "NaN"},
-		"more classes than labels": {shape{declared: "c", tail: func(g *enginetest.Graph, from, to string) {
-			g.Node("Concat", []string{from, from}, []string{to}, enginetest.IntAttr("axis", 1))
-		}}, "4 classes"},
-		"rows that depend on each other": {shape{tail: func(g *enginetest.Graph, from, to string) {
-			g.Init("first", enginetest.Tensor{Shape: []int64{}, Data: []int64{0}})
-			g.Node("CumSum", []string{from, "first"}, []string{to})
-		}}, "other scores"},
-		"fails for long texts": {shape{tail: func(g *enginetest.Graph, from, to string) {
-			g.Init("short", enginetest.Tensor{Shape: []int64{1, 20, 1}, Data: make([]float32, 20)}).
-				Node("Add", []string{"rows", "short"}, []string{"unused"}).
-				Init("axis", enginetest.Tensor{Shape: []int64{2}, Data: []int64{0, 1}}).
-				Node("ReduceSum", []string{"unused", "axis"}, []string{"total"}, enginetest.IntAttr("keepdims", 0)).
-				Node("Add", []string{from, "total"}, []string{to})
-		}}, "texts of size"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			m, err := inference.Open(t.Context(), shapeBundle(t, c.shape, nil), newEngine(t), inference.Options{})
-			if err == nil {
-				err = m.WarmUp(t.Context())
-				defer func() { _ = m.Close() }()
-			}
-			if !errors.Is(err, inference.ErrBundle) || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("%v, want ErrBundle that says %q", err, c.says)
-			}
-		})
-	}
-}
-
-// A graph that turns bad for one text must fail that text, not answer it, and not fail those beside it.
-func TestNaNIsNoVerdict(t *testing.T) {
-	s := shape{tail: func(g *enginetest.Graph, from, to string) {
-		g.Init("limit", enginetest.Tensor{Shape: []int64{1}, Data: []float32{31}}).
-			Init("axis", enginetest.Tensor{Shape: []int64{1}, Data: []int64{1}}).
-			Node("ReduceSum", []string{"m", "axis"}, []string{"count"}).
-			Node("Sub", []string{"limit", "count"}, []string{"left"}).
-			Node("Sqrt", []string{"left"}, []string{"root"}).
-			Node("Add", []string{from, "root"}, []string{to})
-	}}
-	m, err := inference.Open(t.Context(), shapeBundle(t, s, nil), newEngine(t), inference.Options{Workers: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = m.Close() }()
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			if p, err := m.Predict(t.Context(), input(strings.Repeat("good ", 40))); err == nil || !strings.Contains(err.Error(), "NaN") {
-				t.Errorf("%+v, %v", p, err)
-			}
-		})
-		wg.Go(func() {
-			if _, err := m.Predict(t.Context(), input("good")); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
 }

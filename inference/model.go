@@ -264,6 +264,9 @@ func bundleError(ctx context.Context, err error) error {
 		return err
 	case errors.As(err, &pathErr) && !errors.Is(err, fs.ErrNotExist):
 		return err
+	case errors.Is(err, ErrInput):
+		// The input was ours: no caller's is at fault.
+		return fmt.Errorf("%w: %s", ErrBundle, err.Error())
 	}
 	return fmt.Errorf("%w: %w", ErrBundle, err)
 }
