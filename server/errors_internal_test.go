@@ -1,0 +1,123 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"modelgate/inference"
+	"modelgate/inference/batch"
+	"modelgate/inference/engine"
+	"modelgate/inference/text"
+	"modelgate/modelstore"
+)
+
+const secret = "/var/lib/modelgate/cache and password=hunter2"
+
+// Every sentinel of the packages below has its row, in the table of predictions and in that of orders.
+func TestTables(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		err        error
+		prediction codes.Code
+		order      codes.Code
+	}{
+		{"inference.ErrInput", inference.ErrInput, codes.InvalidArgument, codes.Unavailable},
+		{"inference.ErrBundle", inference.ErrBundle, codes.Internal, codes.FailedPrecondition},
+		{"inference.ErrFull", inference.ErrFull, codes.ResourceExhausted, codes.Unavailable},
+		{"inference.ErrClosed", inference.ErrClosed, codes.Unavailable, codes.Unavailable},
+		{"batch.ErrFull", batch.ErrFull, codes.ResourceExhausted, codes.Unavailable},
+		{"batch.ErrClosed", batch.ErrClosed, codes.Unavailable, codes.Unavailable},
+		{"engine.ErrClosed", engine.ErrClosed, codes.Unavailable, codes.Unavailable},
+		{"engine.ErrGraph", engine.ErrGraph, codes.Internal, codes.FailedPrecondition},
+		{"engine.ErrInput", engine.ErrInput, codes.Internal, codes.Unavailable},
+		{"text.ErrInvalidUTF8", text.ErrInvalidUTF8, codes.InvalidArgument, codes.Unavailable},
+		{"text.ErrTooLong", text.ErrTooLong, codes.InvalidArgument, codes.Unavailable},
+		{"text.ErrVocabulary", text.ErrVocabulary, codes.Internal, codes.Unavailable},
+		{"modelstore.ErrUnknownModel", modelstore.ErrUnknownModel, codes.NotFound, codes.NotFound},
+		{"modelstore.ErrNotReady", modelstore.ErrNotReady, codes.Unavailable, codes.Unavailable},
+		{"modelstore.ErrClosed", modelstore.ErrClosed, codes.Unavailable, codes.Unavailable},
+		{"modelstore.ErrNoPrevious", modelstore.ErrNoPrevious, codes.FailedPrecondition, codes.FailedPrecondition},
+		{"modelstore.ErrStillDraining", modelstore.ErrStillDraining, codes.Unavailable, codes.Unavailable},
+		{"modelstore.ErrNoModel", modelstore.ErrNoModel, codes.NotFound, codes.NotFound},
+		{"modelstore.ErrNoVersion", modelstore.ErrNoVersion, codes.NotFound, codes.NotFound},
+		{"modelstore.ErrPermanent", modelstore.Permanent(errors.New("a bad digest")), codes.Internal, codes.FailedPrecondition},
+		{"modelstore.ErrSlowWatcher", modelstore.ErrSlowWatcher, codes.Aborted, codes.Aborted},
+		{"errDraining", errDraining, codes.Unavailable, codes.Unavailable},
+		{"errBroken", errBroken, codes.Internal, codes.Unavailable},
+		{"a deadline of our own", context.DeadlineExceeded, codes.Internal, codes.Unavailable},
+		{"anything else", errors.New("disk on fire"), codes.Internal, codes.Unavailable},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			checkKind(t, ofPrediction(), c.err, c.prediction)
+			checkKind(t, ofOrder(), c.err, c.order)
+		})
+	}
+}
+
+// checkKind checks how an error that wraps err goes over the wire.
+func checkKind(t *testing.T, tb table, err error, want codes.Code) {
+	t.Helper()
+	var log strings.Builder
+	s := &Server{o: Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}}
+	st := status.Convert(s.fail(t.Context(), fmt.Errorf("read %s: %w", secret, err), tb))
+	if st.Code() != want {
+		t.Errorf("%v, want %v", st.Code(), want)
+	}
+	var info *errdetails.ErrorInfo
+	var retry *errdetails.RetryInfo
+	for _, d := range st.Details() {
+		switch d := d.(type) {
+		case *errdetails.ErrorInfo:
+			info = d
+		case *errdetails.RetryInfo:
+			retry = d
+		}
+	}
+	if info.GetReason() == "" || info.GetDomain() != "modelgate" {
+		t.Errorf("ErrorInfo is %v", info)
+	}
+	retryable := want == codes.Unavailable || want == codes.ResourceExhausted || want == codes.Aborted
+	if retryable != (retry.GetRetryDelay().AsDuration() > 0) {
+		t.Errorf("%v has RetryInfo %v", want, retry)
+	}
+	hidden := want == codes.Internal
+	if hidden == strings.Contains(st.Message(), secret) {
+		t.Errorf("the caller is told %q", st.Message())
+	}
+	id := info.GetMetadata()["request_id"]
+	if hidden && (id == "" || !strings.Contains(st.Message(), id) || !strings.Contains(log.String(), id) || !strings.Contains(log.String(), "hunter2")) {
+		t.Errorf("the log doesn't say what the caller isn't told: %q, %q", st.Message(), log.String())
+	}
+	if !hidden && log.Len() > 0 {
+		t.Errorf("logged although the caller is told: %s", log.String())
+	}
+}
+
+// The end of the caller's context is the caller's, whatever the error is.
+func TestCallerLeft(t *testing.T) {
+	s := &Server{o: Options{Logger: slog.New(slog.DiscardHandler)}}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	for _, err := range []error{context.Canceled, context.DeadlineExceeded, batch.ErrFull, errors.New("run: terminated")} {
+		if got := status.Code(s.fail(cancelled, err, ofPrediction())); got != codes.Canceled {
+			t.Errorf("cancelled, %v: %v", err, got)
+		}
+		if got := status.Code(s.fail(late, err, ofOrder())); got != codes.DeadlineExceeded {
+			t.Errorf("late, %v: %v", err, got)
+		}
+	}
+	if err := s.fail(t.Context(), nil, ofPrediction()); err != nil {
+		t.Errorf("no error became %v", err)
+	}
+}
