@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/proto"
 
@@ -105,13 +106,7 @@ func TestTerminateUnderLoad(t *testing.T) {
 	if err := p.terminate(); err != nil {
 		t.Fatal(err)
 	}
-	for status := grpc_health_v1.HealthCheckResponse_SERVING; status == grpc_health_v1.HealthCheckResponse_SERVING; {
-		r, err := watch.Recv()
-		if err != nil {
-			t.Fatalf("watch the health: %v", err)
-		}
-		status = r.GetStatus()
-	}
+	awaitNotServing(t, watch)
 	stopLoad() // what a load balancer does
 	workers.Wait()
 	if err := p.wait(patience); err != nil {
@@ -139,48 +134,44 @@ func overREST(addr string) error {
 	return err
 }
 
-// A second signal doesn't wait for callers who won't leave.
+// A second signal doesn't wait for the end of the drain.
 func TestSecondSignalEndsAtOnce(t *testing.T) {
 	w := newWorkplace(t)
 	if err := publish("1", filepath.Join(w.models(), "text", "1"), ""); err != nil {
 		t.Fatal(err)
 	}
-	p := w.ready(t, "--drain-timeout", "10m")
+	p := w.ready(t, "--drain-delay", "10m")
 	conn, err := p.dial()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	stream, err := modelgatev1.NewPredictionServiceClient(conn).PredictStream(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	message := &modelgatev1.PredictStreamRequest{Request: &modelgatev1.PredictRequest{Model: "text", Text: proto.String("x"), Id: "1"}}
-	if err := stream.Send(message); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := stream.Recv(); err != nil {
-		t.Fatal(err)
-	}
-	health, err := grpc_health_v1.NewHealthClient(conn).Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+	watch, err := grpc_health_v1.NewHealthClient(conn).Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := p.terminate(); err != nil {
 		t.Fatal(err)
 	}
-	for status := grpc_health_v1.HealthCheckResponse_SERVING; status == grpc_health_v1.HealthCheckResponse_SERVING; {
-		r, err := health.Recv()
-		if err != nil {
-			t.Fatalf("watch the health: %v", err)
-		}
-		status = r.GetStatus()
-	}
+	awaitNotServing(t, watch)
 	if err := p.terminate(); err != nil {
 		t.Fatal(err)
 	}
 	var exit *exec.ExitError
 	if err := p.wait(patience); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
 		t.Errorf("it ended with %v\n%s", err, p.log())
+	}
+}
+
+func awaitNotServing(t *testing.T, watch grpc.ServerStreamingClient[grpc_health_v1.HealthCheckResponse]) {
+	t.Helper()
+	for {
+		r, err := watch.Recv()
+		if err != nil {
+			t.Fatalf("watch the health: %v", err)
+		}
+		if r.GetStatus() == grpc_health_v1.HealthCheckResponse_NOT_SERVING {
+			return
+		}
 	}
 }
