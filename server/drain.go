@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"errors"
+	"net"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -31,13 +33,79 @@ func (s *Server) drain(ctx context.Context) error {
 	return nil
 }
 
-// drainWeb ends HTTP first and then the gRPC server behind it.
+// newConnGrace is how long a connection that was just made may take to send its first request while the server drains.
+const newConnGrace = time.Second
+
+// drainWeb ends HTTP first and then the gRPC server behind it. It doesn't begin with Shutdown: that drops a request that is read
+// after it on a connection that was there before. So it stops listening, lets every busy connection finish, and then shuts down.
 func (s *Server) drainWeb(ctx context.Context) error {
+	_ = s.http.Close() // accepted connections stay
+	grace := time.AfterFunc(newConnGrace, s.busy.closeNew)
+	defer grace.Stop()
+	s.busy.wait(ctx)
 	err := s.web.Shutdown(ctx)
 	if err != nil {
 		_ = s.web.Close() // what it says is what Shutdown said
 	}
 	return errors.Join(err, s.conn.Close(), stop(ctx, s.inner.GracefulStop, s.inner.Stop))
+}
+
+// busyConns are the HTTP connections on which a request is, or may be about to be.
+type busyConns struct {
+	mu      sync.Mutex // guards what follows
+	states  map[net.Conn]http.ConnState
+	changed chan struct{} // closed and replaced when the last one is gone
+}
+
+func newBusyConns() *busyConns {
+	return &busyConns{states: make(map[net.Conn]http.ConnState), changed: make(chan struct{})}
+}
+
+// note is the http.Server's ConnState.
+func (b *busyConns) note(c net.Conn, st http.ConnState) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if st == http.StateNew || st == http.StateActive {
+		b.states[c] = st
+		return
+	}
+	delete(b.states, c)
+	if len(b.states) == 0 {
+		close(b.changed)
+		b.changed = make(chan struct{})
+	}
+}
+
+// wait returns when no connection is busy, or ctx ends.
+func (b *busyConns) wait(ctx context.Context) {
+	for {
+		b.mu.Lock()
+		n, changed := len(b.states), b.changed
+		b.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// closeNew closes the connections that have sent nothing yet.
+func (b *busyConns) closeNew() {
+	b.mu.Lock()
+	var idle []net.Conn
+	for c, st := range b.states {
+		if st == http.StateNew {
+			idle = append(idle, c)
+		}
+	}
+	b.mu.Unlock()
+	for _, c := range idle {
+		_ = c.Close() // nothing was on its way
+	}
 }
 
 // stop calls graceful, and when ctx ends first, abrupt, which makes graceful return.

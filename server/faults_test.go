@@ -33,7 +33,9 @@ func faults() []fault {
 			}
 		}
 	}
-	shape := func(change func(*engine.Tensor)) func([]engine.Tensor) { return func(out []engine.Tensor) { change(&out[0]) } }
+	shape := func(change func(*engine.Tensor)) func([]engine.Tensor) {
+		return func(out []engine.Tensor) { change(&out[0]) }
+	}
 	var all []fault
 	for _, err := range []error{errors.New("out of memory"), engine.ErrClosed, engine.ErrInput, engine.ErrGraph, batch.ErrFull, batch.ErrClosed,
 		context.Canceled, context.DeadlineExceeded} {
@@ -98,7 +100,7 @@ func (g *gateway) ask(way string, req *pb.PredictRequest) error {
 		if err != nil {
 			return fmt.Errorf("the stream ended: %w", err)
 		}
-		_, _ = s.Recv() // its end
+		_, _ = s.Recv()                                                             // its end
 		return refused(resp.GetPrediction(), codes.Code(resp.GetError().GetCode())) //nolint:gosec // a code
 	}
 	a := g.call(http.MethodPost, "/v1/models/text:predict", fmt.Sprintf(`{"text": %q}`, req.GetText()))

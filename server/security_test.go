@@ -108,7 +108,9 @@ func tokenFile(t testing.TB) func(*server.Options) {
 }
 
 // offLoopback listens on all interfaces, for as long as a test of it lasts.
-func offLoopback(o *server.Options) { o.GRPCAddr, o.HTTPAddr, o.Insecure = "0.0.0.0:0", "0.0.0.0:0", true }
+func offLoopback(o *server.Options) {
+	o.GRPCAddr, o.HTTPAddr, o.Insecure = "0.0.0.0:0", "0.0.0.0:0", true
+}
 
 func TestTokenRotation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tokens")
@@ -126,7 +128,9 @@ func TestTokenRotation(t *testing.T) {
 	writeToken(t, path, otherToken)
 	eventually(t, func() bool { return !works(token) })
 	must(t, os.WriteFile(path, []byte("short"), 0o600))
-	eventually(t, func() bool { return strings.Contains(g.log.String(), "what was read before stays in force") || !works(otherToken) })
+	eventually(t, func() bool {
+		return strings.Contains(g.log.String(), "what was read before stays in force") || !works(otherToken)
+	})
 	if !works(otherToken) {
 		t.Error("a file that can't be read ended the token that was in force")
 	}

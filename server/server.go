@@ -36,6 +36,7 @@ type Server struct {
 	inner      *grpc.Server // for REST
 	conn       *grpc.ClientConn
 	web        *http.Server
+	busy       *busyConns
 	health     *health
 
 	wasReady atomic.Bool   // once ready, always ready: a store never takes back what it serves
@@ -49,7 +50,7 @@ func New(o Options, store *modelstore.Store[*inference.Model], updater *modelsto
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{o: o, store: store, updater: updater, health: newHealth(), draining: make(chan struct{})}
+	s := &Server{o: o, store: store, updater: updater, health: newHealth(), busy: newBusyConns(), draining: make(chan struct{})}
 	if err := s.listen(); err != nil {
 		return nil, err
 	}
@@ -146,7 +147,8 @@ func (s *Server) assembleWeb() error {
 	s.web = &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: predictTimeout, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 16 << 10, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: s.o.Limits.Streams},
-		ErrorLog: log.New(debugWriter{s.o.Logger}, "", 0),
+		ConnState: s.busy.note,
+		ErrorLog:  log.New(debugWriter{s.o.Logger}, "", 0),
 	}
 	return nil
 }
@@ -198,7 +200,13 @@ func (s *Server) Run(ctx context.Context) error {
 	wg.Go(func() { s.watchHealth(watching) })
 	wg.Go(func() { failed <- served("gRPC", s.outer.Serve(s.grpc)) })
 	wg.Go(func() { failed <- served("REST's gRPC", s.inner.Serve(s.inProcess)) })
-	wg.Go(func() { failed <- served("HTTP", s.serveWeb()) })
+	wg.Go(func() {
+		err := s.serveWeb()
+		if s.isDraining() && errors.Is(err, net.ErrClosed) {
+			err = nil // the drain closes the listener
+		}
+		failed <- served("HTTP", err)
+	})
 	s.o.Logger.InfoContext(ctx, "listening", "grpc", s.grpc.Addr().String(), "http", s.http.Addr().String(), "tls", !s.o.TLS.empty())
 	var err error
 	select {
