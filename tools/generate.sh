@@ -4,6 +4,7 @@
 #
 #   tools/generate.sh            unpacks and generates
 #   tools/generate.sh protos     unpacks only (what buf lint needs)
+#   tools/generate.sh check      generates, and fails if that changed anything
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,9 +26,21 @@ with zipfile.ZipFile(wheel) as archive:
 PY
   cp tools/requirements-protos.txt "$stamp"
 fi
-[ "${1:-}" = protos ] && exit 0
+if [ "${1:-}" = protos ]; then exit 0; fi
 
 tools/setup-python.sh lint
 export PATH="$PWD/.cache/tools-venv/bin:$PATH"
+digest() {
+  find proto server/openapi -type f \( -name '*.go' -o -name '*.json' \) -exec cksum {} + | sort
+}
+before=$(digest)
 buf generate
-echo "generate: proto/ and server/openapi/ are up to date"
+if [ "$(digest)" = "$before" ]; then
+  echo "generate: proto/ and server/openapi/ were up to date"
+elif [ "${1:-}" = check ]; then
+  echo "generate: proto/ or server/openapi/ was not what make generate writes; it is now, so commit it" >&2
+  diff <(echo "$before") <(digest) >&2
+  exit 1
+else
+  echo "generate: proto/ and server/openapi/ are renewed"
+fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every linter, each of them even after another has found something, and says which did. `make lint` sets them up first.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 export PATH="$PWD/.cache/tools-venv/bin:$PWD/.cache/bin:$PATH"
 
 crate=inference/text/hf/tokenizers
@@ -36,8 +36,11 @@ check gofmt gofmt_clean
 check "go vet" go vet ./...
 check golangci-lint golangci-lint run ./...
 check "go mod tidy" tidy .
+check "go mod tidy, tools" tidy tools
+check "go mod tidy, tools/golangci" tidy tools/golangci
 check "buf lint" buf lint
 check "buf breaking" buf breaking --against proto/baseline.binpb
+check "generated code" tools/generate.sh check
 check "cargo fmt" cargo fmt --check --manifest-path "$crate/Cargo.toml"
 check clippy env CARGO_TARGET_DIR="$PWD/.cache/cargo" cargo clippy --quiet --release --locked --all-targets --manifest-path "$crate/Cargo.toml" -- -D warnings
 check "ruff check" ruff check

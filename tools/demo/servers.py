@@ -56,6 +56,15 @@ def wait_for(what: str, ready: Callable[[], object], seconds: float, alive: Call
 
 def _identity(pid: int) -> str | None:
     """When a process started and what it runs, so that a number that was given anew is not mistaken for it."""
+    try:
+        # The fields after the name, which may hold anything, in parentheses; the 20th of them is the start in ticks.
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        # A process that has ended but was not waited for has no command line.
+        return f"{started} {command}" if command else None
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
     said = subprocess.run(["ps", "-o", "lstart=,args=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return " ".join(said.stdout.split()) or None
 
