@@ -44,6 +44,9 @@ func (s *Server) drainWeb(ctx context.Context) error {
 	defer grace.Stop()
 	s.busy.wait(ctx)
 	err := s.web.Shutdown(ctx)
+	if errors.Is(err, net.ErrClosed) {
+		err = nil // the listener, which we closed
+	}
 	if err != nil {
 		_ = s.web.Close() // what it says is what Shutdown said
 	}
