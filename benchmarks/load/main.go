@@ -151,7 +151,7 @@ func (l *load) send(ctx context.Context, interval time.Duration) {
 			continue
 		}
 		running.Go(func() {
-			l.answers <- l.ask(due, l.texts[n%len(l.texts)])
+			l.answers <- l.ask(due, l.texts[n%len(l.texts)]) //nolint:contextcheck // what was sent gets its answer
 			<-turns
 		})
 	}
