@@ -95,7 +95,7 @@ func ofStore() []row {
 func (t table) find(ctx context.Context, err error) kind {
 	switch ctx.Err() {
 	case nil:
-	case context.DeadlineExceeded: //nolint:errorlint // Err returns it as it is
+	case context.DeadlineExceeded:
 		return kind{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", 0, false}
 	default:
 		return kind{codes.Canceled, "CANCELLED", 0, false}

@@ -87,7 +87,7 @@ func (g *gateway) ask(way string, req *pb.PredictRequest) error {
 			return fmt.Errorf("the batch: %w, %v", err, resp)
 		}
 		item := resp.GetResponses()[0]
-		return refused(item.GetPrediction(), codes.Code(item.GetError().GetCode())) //nolint:gosec // a code
+		return refused(item.GetPrediction(), codes.Code(item.GetError().GetCode()))
 	case "stream":
 		s, err := g.predict.PredictStream(ctx)
 		if err != nil {
@@ -100,8 +100,8 @@ func (g *gateway) ask(way string, req *pb.PredictRequest) error {
 		if err != nil {
 			return fmt.Errorf("the stream ended: %w", err)
 		}
-		_, _ = s.Recv()                                                             // its end
-		return refused(resp.GetPrediction(), codes.Code(resp.GetError().GetCode())) //nolint:gosec // a code
+		_, _ = s.Recv() // its end
+		return refused(resp.GetPrediction(), codes.Code(resp.GetError().GetCode()))
 	}
 	a := g.call(http.MethodPost, "/v1/models/text:predict", fmt.Sprintf(`{"text": %q}`, req.GetText()))
 	if a.code < 400 || a.json["decision"] != nil || a.json["score"] != nil || a.json["code"] == nil {
@@ -153,7 +153,7 @@ func TestQueueFull(t *testing.T) {
 	close(release)
 	full := 0
 	for _, item := range (<-answer).GetResponses() {
-		if codes.Code(item.GetError().GetCode()) == codes.ResourceExhausted { //nolint:gosec // a code
+		if codes.Code(item.GetError().GetCode()) == codes.ResourceExhausted {
 			full++
 		} else if item.GetPrediction() == nil {
 			t.Errorf("%v", item)

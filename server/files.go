@@ -111,7 +111,7 @@ func newTokenFile(log *slog.Logger, path string) (*tokenFile, error) {
 }
 
 func readTokens(path string) ([][sha256.Size]byte, error) {
-	b, err := os.ReadFile(path) //nolint:gosec // the operator names the file
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}

@@ -229,7 +229,7 @@ func TestBatch(t *testing.T) {
 		}
 		switch i % 10 {
 		case 3, 5, 7, 9:
-			if codes.Code(item.GetError().GetCode()) != codes.InvalidArgument || item.GetError().GetMessage() == "" || item.GetPrediction() != nil { //nolint:gosec // a code
+			if codes.Code(item.GetError().GetCode()) != codes.InvalidArgument || item.GetError().GetMessage() == "" || item.GetPrediction() != nil {
 				t.Errorf("item %d: %v", i, item)
 			}
 		default:

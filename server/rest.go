@@ -129,7 +129,7 @@ func writeStatus(w http.ResponseWriter, code int, st *status.Status) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_, _ = w.Write(b) // the caller may have left
+	_, _ = w.Write(b) //nolint:gosec // JSON, sent as JSON and with nosniff; the caller may have left
 }
 
 // refuse answers a request that goes no further, in the form of every other error.

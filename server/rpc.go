@@ -43,7 +43,7 @@ func (s *Server) limits() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(l.MessageBytes),
 		grpc.MaxSendMsgSize(sendFactor * l.MessageBytes),
-		grpc.MaxConcurrentStreams(uint32(min(l.Streams, 1<<30))), //nolint:gosec // checked: not negative
+		grpc.MaxConcurrentStreams(uint32(min(l.Streams, 1<<30))),
 		grpc.MaxHeaderListSize(16 << 10),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.WaitForHandlers(true),

@@ -220,7 +220,7 @@ func TestTLS(t *testing.T) {
 			return err
 		}
 		serial = resp.TLS.PeerCertificates[0].SerialNumber
-		if resp.ProtoMajor != 2 || resp.StatusCode != 200 {
+		if resp.ProtoMajor != 2 || resp.StatusCode != http.StatusOK {
 			return errors.New(resp.Proto + " " + resp.Status)
 		}
 		return resp.Body.Close()

@@ -71,7 +71,7 @@ func TestStream(t *testing.T) {
 		case 2:
 			want = codes.NotFound
 		}
-		got := codes.Code(resp.GetError().GetCode()) //nolint:gosec // a code
+		got := codes.Code(resp.GetError().GetCode())
 		if got != want || (want == codes.OK) != (resp.GetPrediction() != nil) || want == codes.OK && resp.GetPrediction().GetId() != resp.GetId() {
 			t.Errorf("%v, want %v", resp, want)
 		}
@@ -88,7 +88,7 @@ func TestStreamSurvivesBadMessages(t *testing.T) {
 	must(t, err)
 	s := &grpc.GenericClientStream[pb.PredictStreamRequest, pb.PredictStreamResponse]{ClientStream: raw}
 	must(t, s.Send(&pb.PredictStreamRequest{}))
-	if resp := receive(t, s); codes.Code(resp.GetError().GetCode()) != codes.InvalidArgument { //nolint:gosec // a code
+	if resp := receive(t, s); codes.Code(resp.GetError().GetCode()) != codes.InvalidArgument {
 		t.Errorf("%v", resp)
 	}
 	send(t, s, &pb.PredictRequest{Model: "text", Text: ptr("good"), Id: "after"})

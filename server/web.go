@@ -35,7 +35,7 @@ func (s *Server) pages() (map[string]http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	docs := http.Handler(v5emb.New("modelgate", "/openapi.json", "/docs/"))
+	docs := v5emb.New("modelgate", "/openapi.json", "/docs/")
 	routes := map[string]http.Handler{
 		"/":             http.RedirectHandler("/docs/", http.StatusFound),
 		"/docs":         http.RedirectHandler("/docs/", http.StatusFound),
