@@ -155,9 +155,9 @@ func compareF1(s State) Decision {
 	return Decision{Take, CodeImproved, fmt.Sprintf("F1 %v exceeds %v of version %s, which serves%s, and the threshold %v", c.F1, a.F1, a.ID(), byMoreThan(r.MinImprovement), r.Threshold)}
 }
 
-func byMoreThan(min float64) string {
-	if min == 0 {
+func byMoreThan(least float64) string {
+	if least == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", by more than %v", min)
+	return fmt.Sprintf(", by more than %v", least)
 }

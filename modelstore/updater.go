@@ -108,9 +108,8 @@ func newModel(c ModelConfig) *model {
 
 // An order is something that the operator wants done to a model.
 type order struct {
-	do        func(ctx context.Context) error
-	interrupt bool
-	done      chan error // buffered: the operator may have left
+	do   func(ctx context.Context) error
+	done chan error // buffered: the operator may have left
 }
 
 // Run keeps the models up to date until ctx ends, and returns when all its work has ended.

@@ -79,7 +79,7 @@ func via(pointer string) []mlflow.Via {
 // openFolder serves a folder. What it holds is what is served, in the order of the version numbers.
 func openFolder(c *config.Loaded) (*registry, error) {
 	if _, err := os.Stat(c.ModelsDir); err != nil {
-		return nil, fmt.Errorf("%s: models_dir: %w; it is a folder with DIR/<served name>/<version number>/model.onnx ...", c.Origin("models_dir"), err)
+		return nil, fmt.Errorf("%s: models_dir: %w; it is a folder with DIR/<served name>/<version number>/model.onnx in it", c.Origin("models_dir"), err)
 	}
 	src, err := dir.New(dir.Options{Dir: c.ModelsDir, MetricNames: c.MLflow.Metrics})
 	if err != nil {

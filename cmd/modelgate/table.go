@@ -44,14 +44,6 @@ func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 // cell is a text and its colour.
 type cell struct{ text, colour string }
 
-func plain(texts ...string) []cell {
-	row := make([]cell, len(texts))
-	for i, t := range texts {
-		row[i] = cell{text: t}
-	}
-	return row
-}
-
 // table prints rows in columns as wide as their longest text.
 type table struct {
 	head []string
