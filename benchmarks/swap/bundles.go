@@ -40,7 +40,7 @@ func largeBundle() bundleKind {
 		labels[i] = fmt.Sprintf("label%d", i)
 	}
 	graphs := map[int][]byte{} // two, made once: making them is no part of a swap
-	return bundleKind{name: "a table of 20 MB", write: func(dir string, n int) error {
+	return bundleKind{name: "a graph with a large table", write: func(dir string, n int) error {
 		if err := (enginetest.TextBundle{Labels: labels}).Write(dir); err != nil {
 			return err
 		}

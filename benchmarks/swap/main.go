@@ -27,7 +27,7 @@ type settings struct {
 }
 
 func full() settings {
-	return settings{runs: 3, readers: []int{0, 8, 64, 256}, publish: 1000, swaps: 24}
+	return settings{runs: 3, readers: []int{0, 8, 64, 256}, publish: 1000, swaps: 20}
 }
 
 // quick is for a look and for checks on every commit: too little to quote.

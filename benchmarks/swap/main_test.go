@@ -23,7 +23,7 @@ func TestRunWritesTableAndPlot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{"Acquire and Release", "| 4 | waits", "| 4 | predicts", "examples/models/text", "a table of 20 MB", "| warm_up |", "| drain |"} {
+	for _, part := range []string{"Acquire and Release", "| 4 | waits", "| 4 | predicts", "examples/models/text", "a graph with a large table", "| warm_up |", "| drain |"} {
 		if !strings.Contains(string(table), part) {
 			t.Errorf("RESULTS.md doesn't say %q:\n%s", part, table)
 		}

@@ -32,7 +32,7 @@ type phased struct {
 	swaps    int
 	requests int64
 	phases   map[modelstore.Phase]*series
-	rest     series // of a swap: what is no phase, such as looking at the folder and writing state and ledger
+	rest     series // of a swap: what is no phase, such as looking at the folder, writing state and ledger, and pruning the cache
 	total    series // from the order to look at the folder until the version serves
 }
 

@@ -116,11 +116,19 @@ func newPlot(title, xLabel string, names []string) *plot.Plot {
 	p.Title.Padding = 3 * vg.Millimeter
 	p.X.Label.Text, p.Y.Label.Text = xLabel, "time (log scale)"
 	p.X.Label.Padding = 2 * vg.Millimeter
-	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.TickerFunc(decades)
+	p.Y.Scale = plot.LogScale{}
+	for i, name := range names {
+		if !strings.Contains(name, "\n") {
+			names[i] += "\n " // so that all first lines are at one height
+		}
+	}
 	p.NominalX(names...)
 	p.X.Min, p.X.Max = -0.5, float64(len(names))-0.5
 	for _, label := range []*draw.TextStyle{&p.X.Tick.Label, &p.Y.Tick.Label, &p.Legend.TextStyle} {
 		label.Font.Size = 9
+	}
+	for _, text := range []*draw.TextStyle{&p.Title.TextStyle, &p.X.Label.TextStyle, &p.Y.Label.TextStyle, &p.X.Tick.Label, &p.Y.Tick.Label, &p.Legend.TextStyle} {
+		text.Font.Variant = "Sans"
 	}
 	p.Legend.Top, p.Legend.Left = true, true
 	p.Legend.ThumbnailWidth = 4 * vg.Millimeter
@@ -133,9 +141,9 @@ func newPlot(title, xLabel string, names []string) *plot.Plot {
 	return p
 }
 
-// decades marks every power of ten, with its unit.
-func decades(low, high float64) []plot.Tick {
-	var ticks []plot.Tick
+// decades marks every power of ten in the range, with its unit.
+func decades(low, high float64) plot.Ticker {
+	var ticks plot.ConstantTicks
 	for e := math.Floor(math.Log10(low)); e <= math.Ceil(math.Log10(high)); e++ {
 		v := math.Pow(10, e)
 		ticks = append(ticks, plot.Tick{Value: v, Label: short(time.Duration(math.Round(v * 1e9)))})
@@ -168,9 +176,10 @@ func add(p *plot.Plot, groups ...group) error {
 	for _, m := range marks() {
 		p.Legend.Add(m.name, glyph(m.shape, color.Gray{Y: 0x44}))
 	}
-	// Whole decades, and room for the legend above the data.
-	p.Y.Min = math.Pow(10, math.Floor(math.Log10(low)))
-	p.Y.Max = math.Pow(10, math.Ceil(math.Log10(high))+1.6)
+	// Whole decades, and above them room for the legend, which takes a quarter of the height.
+	bottom, top := math.Floor(math.Log10(low)), math.Ceil(math.Log10(high))
+	p.Y.Tick.Marker = decades(low, high)
+	p.Y.Min, p.Y.Max = math.Pow(10, bottom), math.Pow(10, top+(top-bottom)/3)
 	return nil
 }
 

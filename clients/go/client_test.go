@@ -2,6 +2,7 @@ package modelgate_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -36,6 +37,14 @@ func TestRepeatsOnlyWhatIsSafe(t *testing.T) {
 			_, err := c.Models().ListModels(ctx, &modelgatev1.ListModelsRequest{})
 			return err
 		},
+		"PredictStream": func(ctx context.Context, c *modelgate.Client) error {
+			for r, err := range c.PredictStream(ctx, "text", filled(3)) {
+				if err != nil || r.Err != nil {
+					return errors.Join(err, r.Err)
+				}
+			}
+			return nil
+		},
 	}
 	unsafe := calls{
 		"Promote": func(ctx context.Context, c *modelgate.Client) error {
@@ -57,12 +66,6 @@ func TestRepeatsOnlyWhatIsSafe(t *testing.T) {
 		"Unpin": func(ctx context.Context, c *modelgate.Client) error {
 			_, err := c.Models().Unpin(ctx, &modelgatev1.UnpinRequest{})
 			return err
-		},
-		"PredictStream": func(ctx context.Context, c *modelgate.Client) error {
-			for _, err := range c.PredictStream(ctx, "text", make(chan modelgate.Request)) {
-				return err
-			}
-			return nil
 		},
 	}
 	for _, group := range []struct {

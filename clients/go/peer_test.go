@@ -28,8 +28,8 @@ type peer struct {
 	health  *health.Server
 	predict func(context.Context, *modelgatev1.PredictRequest) (*modelgatev1.PredictResponse, error) // nil: echo
 	batch   func(*modelgatev1.PredictBatchRequest) (*modelgatev1.PredictBatchResponse, error)        // nil: echo
-	stream  func(stream peerStream) error
-	fail    func(call int) error // if not nil, says how the nth call of a method ends, from 1
+	stream  func(stream peerStream) error                                                            // nil: echo
+	fail    func(call int) error                                                                     // if not nil, says how the nth call of a method ends, from 1
 
 	mu    sync.Mutex
 	calls map[string]int // guarded by mu: by the method's name
@@ -121,7 +121,12 @@ func (p *peer) PredictBatch(_ context.Context, r *modelgatev1.PredictBatchReques
 	return out, nil
 }
 
-func (p *peer) PredictStream(stream peerStream) error { return p.stream(stream) }
+func (p *peer) PredictStream(stream peerStream) error {
+	if p.stream != nil {
+		return p.stream(stream)
+	}
+	return each(stream, func(r *modelgatev1.PredictRequest) error { return stream.Send(answer(r)) })
+}
 
 func (p *peer) ListModels(context.Context, *modelgatev1.ListModelsRequest) (*modelgatev1.ListModelsResponse, error) {
 	return &modelgatev1.ListModelsResponse{}, nil

@@ -19,6 +19,7 @@ import (
 // PredictStream scores requests as they come and yields the results as they are ready, which is not the order of the requests:
 // match them by ID. It ends when requests is closed and everything is answered, or with an error, which comes last and says that the
 // stream broke off: what has no result then may be sent again in a new stream. A result's own Err doesn't end the stream.
+// Until the first answer, a stream moves to another server by itself if its server becomes unavailable.
 //
 // At most Options.StreamWindow requests are without an answer, and one more is read ahead. Then requests isn't read until an answer comes, so that a
 // slow server or a slow loop body slows its producer down. Requests come over a channel, and not from an iterator, so that a

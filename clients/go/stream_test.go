@@ -187,9 +187,7 @@ func TestStreamBreaksOff(t *testing.T) {
 }
 
 func TestStreamEndsWithItsCaller(t *testing.T) {
-	p := (&peer{stream: func(s peerStream) error {
-		return each(s, func(r *modelgatev1.PredictRequest) error { return s.Send(answer(r)) })
-	}}).start(t)
+	p := (&peer{}).start(t)
 	ctx, c := dial(t, p.addr, modelgate.Options{})
 	t.Run("the loop is left", func(t *testing.T) {
 		for range c.PredictStream(ctx, "text", filled(1000)) {
@@ -198,6 +196,7 @@ func TestStreamEndsWithItsCaller(t *testing.T) {
 	})
 	t.Run("the context ends", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
 		requests := make(chan modelgate.Request, 1)
 		requests <- modelgate.Request{ID: "a"}
 		var last error
