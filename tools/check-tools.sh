@@ -22,5 +22,5 @@ fi
 # Debian's own Go and Rust are too old, so these two are the reader's to install.
 missing=0
 command -v go >/dev/null || { echo "tools: Go 1.26 or newer is missing: see https://go.dev/doc/install" >&2; missing=1; }
-command -v cargo >/dev/null || { echo "tools: Rust 1.80 or newer is missing: see https://rustup.rs" >&2; missing=1; }
+command -v cargo >/dev/null || { echo "tools: Rust 1.85 or newer is missing: see https://rustup.rs" >&2; missing=1; }
 exit "$missing"
