@@ -20,10 +20,11 @@ const (
 
 // A bundle is a model's folder, read but for graph and tokenizer.
 type bundle struct {
-	graph    string // path of the graph
-	home     string // folder of tokenizer.json and config.json
-	config   config
-	settings settings
+	graph      string // path of the graph
+	home       string // folder of tokenizer.json and the files that belong to it
+	configHome string // folder of config.json; mostly the same
+	config     config
+	settings   settings
 }
 
 func openBundle(dir string) (*bundle, error) {
@@ -43,7 +44,8 @@ func openBundle(dir string) (*bundle, error) {
 		folders = folders[:1]
 	}
 	b.home = firstWith(folders, "tokenizer.json", configFile)
-	if err := readConfig(filepath.Join(b.home, configFile), &b.config); err != nil {
+	b.configHome = firstWith(append([]string{b.home}, folders...), configFile)
+	if err := readConfig(filepath.Join(b.configHome, configFile), &b.config); err != nil {
 		return nil, err
 	}
 	return b, readSettings(filepath.Join(firstWith(folders, settingsFile), settingsFile), &b.settings)

@@ -134,7 +134,11 @@ func TestBadBundles(t *testing.T) {
 		"PyTorch deep":        {instead("data/model.pth"), []string{"PyTorch checkpoint", "data/model.pth"}},
 		"pickle":              {instead("model.pkl"), []string{"pickle", "skl2onnx"}},
 		"SavedModel":          {instead("saved_model.pb"), []string{"TensorFlow", "tf2onnx"}},
-		"no graph":            {remove("model.onnx"), []string{"model.onnx is missing"}},
+		"graph too deep": {func(t *testing.T, dir string) {
+			rename(t, dir, "model.onnx", "artifacts/v1/model.onnx")
+			writeFile(t, dir, "python_model.pkl", "x")
+		}, []string{"artifacts/v1/model.onnx", "onnx/"}},
+		"no graph": {remove("model.onnx"), []string{"model.onnx is missing"}},
 		"two graphs": {func(t *testing.T, dir string) {
 			rename(t, dir, "model.onnx", "a.onnx")
 			writeFile(t, dir, "b.onnx", "")

@@ -49,6 +49,12 @@ func missingGraph(dir string) error {
 	if len(names) == 0 {
 		return errors.New("the folder is empty: it needs model.onnx, tokenizer.json and config.json")
 	}
+	for _, name := range names {
+		if filepath.Ext(name) == ".onnx" {
+			rel, _ := filepath.Rel(dir, name)
+			return fmt.Errorf("%s is missing; there is %s, which is not where a graph is looked for: in the folder itself, in model/ and in onnx/", graphFile, rel)
+		}
+	}
 	for _, f := range foreign {
 		for _, name := range names {
 			if ok, _ := filepath.Match(f.pattern, filepath.Base(name)); ok {

@@ -21,6 +21,9 @@ const (
 	roleTypes
 )
 
+// maxFixed is the longest length that a graph may be fixed to: every text is padded to it.
+const maxFixed = 1 << 16
+
 var roles = map[string]role{"input_ids": roleIDs, "attention_mask": roleMask, "token_type_ids": roleTypes}
 
 // A tokenGraph takes token ids and gives logits, as Hugging Face's sequence classifiers do.
@@ -33,6 +36,7 @@ type tokenGraph struct {
 	output  int // index of the logits
 	name    string
 	sigmoid bool // each class for itself
+	scored  bool // the output is scores already, not logits
 	labels  []string
 }
 
@@ -53,6 +57,7 @@ func newTokenGraph(b *bundle, session engine.Session, o Options) (*tokenGraph, e
 	}
 	enc, err := text.Open(b.home, text.Options{
 		MaxLength: length, MaxBytes: o.MaxTextBytes, SpecialAsText: o.SpecialAsText || b.settings.specialAsText(), Tokenizers: o.Tokenizers,
+		ConfigDir: b.configHome,
 	})
 	if err != nil {
 		return nil, err
@@ -80,6 +85,9 @@ func (g *tokenGraph) takeInputs() error {
 		case spec.Shape != nil && spec.Shape[0] > 1:
 			return fmt.Errorf("input %s has a fixed batch of %d: export it with a dynamic batch dimension", spec, spec.Shape[0])
 		}
+		if spec.Shape != nil && spec.Shape[1] > maxFixed {
+			return fmt.Errorf("input %s has a fixed length of %d: at most %d can be served", spec, spec.Shape[1], maxFixed)
+		}
 		if spec.Shape != nil && spec.Shape[1] > 0 {
 			g.fixed = int(spec.Shape[1])
 		}
@@ -95,6 +103,9 @@ func (g *tokenGraph) takeInputs() error {
 	}
 	return nil
 }
+
+// scoreNames are what outputs are called that hold probabilities. To turn these into probabilities again would give wrong ones.
+var scoreNames = [...]string{"probabilities", "probs", "output_probability"}
 
 // takeOutput finds the logits: the output of that name, else the only one that can be.
 func (g *tokenGraph) takeOutput(b *bundle, outputs []engine.TensorSpec) error {
@@ -114,7 +125,7 @@ func (g *tokenGraph) takeOutput(b *bundle, outputs []engine.TensorSpec) error {
 	}
 	g.output = found[0]
 	spec := outputs[g.output]
-	g.name = spec.Name
+	g.name, g.scored = spec.Name, slices.Contains(scoreNames[:], spec.Name)
 	classes := -1
 	if n := len(spec.Shape); n == 1 {
 		classes = 1
@@ -220,7 +231,7 @@ func toInt32(data []int64) ([]int32, error) {
 }
 
 // scores follows Hugging Face: softmax over the classes of a single_label_classification, sigmoid for each class of a
-// multi_label_classification; a single logit is always a sigmoid.
+// multi_label_classification; a single logit is always a sigmoid. An output that is called probabilities is taken as it is.
 func (g *tokenGraph) scores(outputs []engine.Tensor, n int) ([][]float64, error) {
 	t, err := tableOf(g.name, outputs[g.output], n)
 	if err != nil {
@@ -232,6 +243,13 @@ func (g *tokenGraph) scores(outputs []engine.Tensor, n int) ([][]float64, error)
 	}
 	if t.columns != len(g.labels) {
 		return nil, fmt.Errorf("output %s has %d classes, %s has %d labels", g.name, t.columns, configFile, len(g.labels))
+	}
+	if g.scored {
+		rows, err := probabilities(t)
+		if err != nil {
+			return nil, fmt.Errorf("output %s: %w; if it holds logits, name it logits", g.name, err)
+		}
+		return rows, nil
 	}
 	if g.sigmoid || t.columns == 1 {
 		return t.each(sigmoid), nil

@@ -13,8 +13,9 @@ import (
 const warmupText = "the quick brown fox jumps over the lazy dog, and nobody minds: xin chào thế giới 你好 🙂 12345"
 
 const (
-	longestWarmup = 512 // tokens, where a model has no maximum of its own
-	batchedWarmup = 128 // tokens of the longest full batch: longer ones take seconds and memory, and hardly occur together
+	longestWarmup = 512  // tokens, where a model has no maximum of its own
+	warmupLimit   = 8192 // tokens, where a model has a maximum that no machine could run
+	batchedWarmup = 128  // tokens of the longest full batch: longer ones take seconds and memory, and hardly occur together
 )
 
 // warmups are single texts of the lengths that occur, and full batches of the shorter ones.
@@ -31,6 +32,7 @@ func (g *tokenGraph) warmups(ctx context.Context, maxBatch int) ([][]Example, er
 	if longest == 0 {
 		longest = longestWarmup
 	}
+	longest = min(longest, warmupLimit)
 	lengths := []int{g.size(short), g.size(full), 32, 128, longest}
 	slices.Sort(lengths)
 	var runs [][]Example
@@ -58,7 +60,8 @@ func (g *tokenGraph) warmupExample(ctx context.Context) (Example, error) {
 
 func textInput(s string) Input { return Input{Text: &s} }
 
-// resized repeats or cuts an example's tokens to n.
+// resized repeats or cuts an example's tokens to n. The first and the last stay where they are: they may be the special ones around
+// every text, by which some models judge.
 func (g *tokenGraph) resized(ex Example, n int) Example {
 	out := Example{Tensors: make([]engine.Tensor, len(ex.Tensors))}
 	for i, t := range ex.Tensors {
@@ -66,9 +69,22 @@ func (g *tokenGraph) resized(ex Example, n int) Example {
 		if !ok {
 			panic("inference: a token graph's example without token ids")
 		}
-		out.Tensors[i] = engine.Tensor{Shape: []int64{int64(n)}, Data: slices.Repeat(data, n/len(data)+1)[:n]}
+		out.Tensors[i] = engine.Tensor{Shape: []int64{int64(n)}, Data: stretched(data, n)}
 	}
 	return out
+}
+
+func stretched(data []int64, n int) []int64 {
+	if n < 2 || len(data) < 3 {
+		return slices.Repeat(data, n/len(data)+1)[:n]
+	}
+	first, middle, last := data[0], data[1:len(data)-1], data[len(data)-1]
+	out := make([]int64, 0, n)
+	out = append(out, first)
+	for len(out) < n-1 {
+		out = append(out, middle[:min(len(middle), n-1-len(out))]...)
+	}
+	return append(out, last)
 }
 
 func (g *tokenGraph) paddable(ctx context.Context) ([]Example, error) {

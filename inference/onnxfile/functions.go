@@ -17,11 +17,11 @@ type function struct {
 	open  bool
 }
 
-func (f *function) call(op Op) {
+func (f *function) call(op Op, times int) {
 	if f.calls == nil {
 		f.calls = map[Op]int{}
 	}
-	f.calls[op]++
+	f.calls[op] += times
 }
 
 func (p *parser) function(c *cursor) error {
@@ -50,15 +50,14 @@ func (p *parser) function(c *cursor) error {
 	if name.Domain == "ai.onnx" {
 		name.Domain = ""
 	}
-	if len(p.functions) == maxOps {
+	// Overloads count too: each copies what the one before it calls.
+	if p.overloads++; p.overloads > maxOps {
 		return c.bad("it defines too many functions")
 	}
 	// Overloads share a name here: the larger sum stands for all of them.
 	if old := p.functions[name]; old != nil {
 		for op, n := range old.calls {
-			for range n {
-				f.call(op)
-			}
+			f.call(op, n)
 		}
 	}
 	p.functions[name] = &f

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -142,6 +143,24 @@ func TestRefused(t *testing.T) {
 	}
 	if _, err := onnxfile.Read(filepath.Join(t.TempDir(), "absent")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an absent file: %v", err)
+	}
+}
+
+// A function may be defined many times, as overloads. Each of them must cost no more than what it holds.
+func TestOverloadsCostLittle(t *testing.T) {
+	field := func(num protowire.Number, b []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(nil, num, protowire.BytesType), b)
+	}
+	name := field(1, []byte("f"))
+	file := field(7, nil)
+	file = append(file, field(25, append(bytes.Repeat(field(7, field(4, []byte("Add"))), 1<<19), name...))...)
+	file = append(file, bytes.Repeat(field(25, name), 1<<17)...)
+	began := time.Now()
+	if f, err := onnxfile.Parse(bytes.NewReader(file), int64(len(file))); !errors.Is(err, onnxfile.ErrFormat) {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("%d bytes took %v", len(file), took)
 	}
 }
 

@@ -25,6 +25,7 @@ type parser struct {
 	ops       map[Op]bool
 	external  map[string]bool
 	functions map[Op]*function
+	overloads int      // functions read, those of one name included
 	main      function // the calls of the main graph
 	hasGraph  bool
 	depth     int
@@ -246,7 +247,7 @@ func (p *parser) node(c *cursor, calls *function) error {
 	if op.Domain == "ai.onnx" {
 		op.Domain = ""
 	}
-	calls.call(op)
+	calls.call(op, 1)
 	if p.ops[op] {
 		return nil
 	}

@@ -59,14 +59,14 @@ func (t *token) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, (*string)(t))
 }
 
-func readConfigs(dir string) (c configs, err error) {
+func readConfigs(dir, modelDir string) (c configs, err error) {
 	if err = readJSON(dir, tokenizerConfigFile, &c.tokenizer); err != nil {
 		return c, err
 	}
 	if err = readJSON(dir, specialTokensFile, &c.special); err != nil {
 		return c, err
 	}
-	return c, readJSON(dir, modelConfigFile, &c.model)
+	return c, readJSON(modelDir, modelConfigFile, &c.model)
 }
 
 // checkTokens refuses a bundle whose configuration names tokens that the tokenizer hasn't. Python would give them new ids

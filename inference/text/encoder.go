@@ -2,6 +2,7 @@
 package text
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -28,6 +29,7 @@ type Options struct {
 	MaxLength     int      // most tokens of a text; 0 means what the bundle says. More than the model's positions is an error
 	MaxBytes      int      // longest text in bytes; 0 means DefaultMaxBytes
 	SpecialAsText bool     // "</s>" typed by a user is text, not the token
+	ConfigDir     string   // folder of config.json; empty: the bundle's
 	Tokenizers    *hf.Pool // shares tokenizers between encoders; nil means not shared
 }
 
@@ -69,7 +71,7 @@ func Open(dir string, o Options) (*Encoder, error) {
 	if err := findTokenizer(dir); err != nil {
 		return nil, err
 	}
-	c, err := readConfigs(dir)
+	c, err := readConfigs(dir, cmp.Or(o.ConfigDir, dir))
 	if err != nil {
 		return nil, err
 	}
