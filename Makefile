@@ -36,7 +36,7 @@ lint: tools tokenizers lint-tools ## Runs every linter
 
 .PHONY: bench
 bench: tools tokenizers onnxruntime ## Measures swap latency, overhead and throughput
-	go run ./benchmarks/...
+	go run ./benchmarks/swap
 
 .PHONY: parity
 parity: tools tokenizers onnxruntime ## Compares token ids and scores with Hugging Face transformers

@@ -39,7 +39,7 @@ check "go mod tidy" tidy .
 check "go mod tidy, tools" tidy tools
 check "go mod tidy, tools/golangci" tidy tools/golangci
 check "buf lint" buf lint
-check "buf breaking" buf breaking --against proto/baseline.binpb
+check "buf breaking" buf breaking proto --against proto/baseline.binpb
 check "generated code" tools/generate.sh check
 check "cargo fmt" cargo fmt --check --manifest-path "$crate/Cargo.toml"
 check clippy env CARGO_TARGET_DIR="$PWD/.cache/cargo" cargo clippy --quiet --release --locked --all-targets --manifest-path "$crate/Cargo.toml" -- -D warnings
