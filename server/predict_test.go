@@ -7,13 +7,16 @@ import (
 	"math"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"modelgate/inference/engine"
 	pb "modelgate/proto/modelgate/v1"
+	"modelgate/server"
 )
 
 func TestPredict(t *testing.T) {
@@ -266,6 +269,22 @@ func TestBatchRefusals(t *testing.T) {
 			_, err := g.predict.PredictBatch(t.Context(), c.req)
 			checkStatus(t, err, c.code, c.says, c.reason)
 		})
+	}
+}
+
+// At most so many items of one batch are computed or wait at the same time: with a busy worker and a bound of 2, no run has three.
+func TestBatchConcurrency(t *testing.T) {
+	g := start(t, func(c *config) { c.options.Limits = server.Limits{BatchConcurrency: 2}; c.workers = 1 })
+	var most atomic.Int64
+	g.engine.hook(nil, func(out []engine.Tensor) { most.Store(max(most.Load(), out[0].Shape[0])) })
+	req := &pb.PredictBatchRequest{Model: "text"}
+	for range 100 {
+		req.Requests = append(req.Requests, &pb.PredictRequest{Text: ptr("good")})
+	}
+	resp, err := g.predict.PredictBatch(t.Context(), req)
+	must(t, err)
+	if len(resp.GetResponses()) != 100 || most.Load() > 2 {
+		t.Errorf("%d answers, %d in one run", len(resp.GetResponses()), most.Load())
 	}
 }
 

@@ -47,9 +47,33 @@ func withToken(ctx context.Context, token string) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
 }
 
+// threeCodes are how calls of three kinds ended.
+type threeCodes struct{ predict, read, change codes.Code }
+
+// streams tells how streams of predictions, of models and of health (which is always open) go.
+func (g *gateway) streams(ctx context.Context) threeCodes {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	first := func(s interface{ RecvMsg(any) error }, err error, m any) codes.Code {
+		if err == nil {
+			err = s.RecvMsg(m)
+		}
+		return status.Code(err)
+	}
+	p, err := g.predict.PredictStream(ctx)
+	if err == nil {
+		_ = p.Send(&pb.PredictStreamRequest{}) // an error of Send is told by RecvMsg
+	}
+	predict := first(p, err, &pb.PredictStreamResponse{})
+	w, err := g.models.WatchModels(ctx, &pb.WatchModelsRequest{})
+	read := first(w, err, &pb.WatchModelsResponse{})
+	h, err := g.health.Watch(ctx, &healthpb.HealthCheckRequest{})
+	return threeCodes{predict, read, first(h, err, &healthpb.HealthCheckResponse{})}
+}
+
 // What needs a token, over gRPC and over REST alike.
 func TestAuthorization(t *testing.T) {
-	type want struct{ predict, read, change codes.Code }
+	type want = threeCodes
 	const ok, anonymous, denied = codes.OK, codes.Unauthenticated, codes.PermissionDenied
 	for _, c := range []struct {
 		name    string
@@ -74,6 +98,9 @@ func TestAuthorization(t *testing.T) {
 			_, change := g.models.Refresh(ctx, &pb.RefreshRequest{Model: "text"})
 			if got := (want{status.Code(predict), status.Code(read), status.Code(change)}); got != c.want {
 				t.Errorf("gRPC: %v, want %v", got, c.want)
+			}
+			if got := g.streams(ctx); got != (want{c.want.predict, c.want.read, codes.OK}) {
+				t.Errorf("streams: %v, want %v", got, c.want)
 			}
 			bearer := func(r *http.Request) {
 				if c.token != "" {
