@@ -17,8 +17,8 @@ func (instant) Close() error                 { return nil }
 
 func loadInstant(context.Context, modelstore.Version, string) (instant, error) { return instant{}, nil }
 
-func version(model string, n int) modelstore.Bundle {
-	return modelstore.Bundle{Version: modelstore.Version{Model: model, Number: int64(n)}, Release: func() {}}
+func version(n int) modelstore.Bundle {
+	return modelstore.Bundle{Version: modelstore.Version{Model: "text", Number: int64(n)}, Release: func() {}}
 }
 
 // acquired is the cost of one operation on one goroutine and on one a core.
@@ -30,7 +30,7 @@ type acquired struct {
 // measureAcquire measures Acquire and Release, and beside it the read lock alone, which is the least that it can cost.
 func measureAcquire(ctx context.Context, runs int) ([]acquired, error) {
 	store := modelstore.New(loadInstant, modelstore.StoreOptions{})
-	if _, err := store.Swap(ctx, version("text", 1), nil); err != nil {
+	if _, err := store.Swap(ctx, version(1), nil); err != nil {
 		return nil, err
 	}
 	var mu sync.RWMutex

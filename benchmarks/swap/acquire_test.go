@@ -9,7 +9,7 @@ import (
 
 func BenchmarkAcquireRelease(b *testing.B) {
 	store := modelstore.New(loadInstant, modelstore.StoreOptions{})
-	if _, err := store.Swap(b.Context(), version("text", 1), nil); err != nil {
+	if _, err := store.Swap(b.Context(), version(1), nil); err != nil {
 		b.Fatal(err)
 	}
 	op := func() error { return acquireRelease(store) }

@@ -45,7 +45,7 @@ func (r results) plot(path string) error {
 	canvas := vgsvg.New(30*vg.Centimeter, 13*vg.Centimeter)
 	dc := draw.New(canvas)
 	dc.SetColor(color.White)
-	dc.Fill(dc.Rectangle.Path())
+	dc.Fill(dc.Path())
 	tiles := draw.Tiles{Rows: 1, Cols: 2, PadX: 8 * vg.Millimeter, PadTop: 3 * vg.Millimeter, PadBottom: 2 * vg.Millimeter, PadLeft: 3 * vg.Millimeter, PadRight: 3 * vg.Millimeter}
 	for i, p := range plot.Align([][]*plot.Plot{{left, right}}, tiles, dc)[0] {
 		[]*plot.Plot{left, right}[i].Draw(p)
@@ -101,9 +101,9 @@ func (r results) phasesPlot() (*plot.Plot, error) {
 		shift := 0.26*float64(i) - 0.13
 		for x, phase := range phases() {
 			s := bundle.phases[phase]
-			g.spreads = append(g.spreads, spread{float64(x) + shift, s.quantile(50), s.overall(99), s.most()})
+			g.spreads = append(g.spreads, spread{float64(x) + shift, s.quantile(50), s.overall99(), s.most()})
 		}
-		g.spreads = append(g.spreads, spread{float64(len(phases())) + shift, bundle.total.quantile(50), bundle.total.overall(99), bundle.total.most()})
+		g.spreads = append(g.spreads, spread{float64(len(phases())) + shift, bundle.total.quantile(50), bundle.total.overall99(), bundle.total.most()})
 		groups = append(groups, g)
 	}
 	return p, add(p, groups...)

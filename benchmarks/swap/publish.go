@@ -37,7 +37,7 @@ func measurePublish(ctx context.Context, s settings, eng engine.Engine, scratch 
 
 	// While ONNX Runtime computes elsewhere, a request waits, here for 1 to 3 ms; the timer stands for that.
 	wait := func(context.Context) error {
-		time.Sleep(time.Millisecond + rand.N(2*time.Millisecond)) //nolint:gosec // no secret
+		time.Sleep(time.Millisecond + rand.N(2*time.Millisecond))
 		return nil
 	}
 	var all []published
@@ -79,13 +79,13 @@ func (p *published) run(ctx context.Context, n int, hold func(context.Context) e
 	p.wait.next()
 	p.held.next()
 	store := modelstore.New(loadInstant, modelstore.StoreOptions{})
-	if _, err := store.Swap(ctx, version("text", 1), nil); err != nil {
+	if _, err := store.Swap(ctx, version(1), nil); err != nil {
 		return err
 	}
 	stop := startReaders(ctx, store, p.readers, 0, func(ctx context.Context, _ instant) error { return hold(ctx) })
 	var failed error
 	for i := range n {
-		t, err := store.Swap(ctx, version("text", i+2), nil)
+		t, err := store.Swap(ctx, version(i+2), nil)
 		if err != nil {
 			failed = err
 			break

@@ -84,11 +84,11 @@ func (p *phased) write(b *strings.Builder) {
 		if phase == modelstore.PhaseDrain {
 			share = "after it"
 		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s | %s |\n", phase, short(s.quantile(50)), short(s.overall(99)), short(s.most()), share)
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %s |\n", phase, short(s.quantile(50)), short(s.overall99()), short(s.most()), share)
 	}
-	fmt.Fprintf(b, "| the rest: registry, state, ledger, pruning | %s | %s | %s | %.1f %% |\n", short(p.rest.quantile(50)), short(p.rest.overall(99)), short(p.rest.most()),
+	fmt.Fprintf(b, "| the rest: registry, state, ledger, pruning | %s | %s | %s | %.1f %% |\n", short(p.rest.quantile(50)), short(p.rest.overall99()), short(p.rest.most()),
 		100*p.rest.quantile(50).Seconds()/total.Seconds())
-	fmt.Fprintf(b, "| the whole swap | %s | %s | %s | |\n", short(total), short(p.total.overall(99)), short(p.total.most()))
+	fmt.Fprintf(b, "| the whole swap | %s | %s | %s | |\n", short(total), short(p.total.overall99()), short(p.total.most()))
 }
 
 // short is a duration with two or three digits that count.

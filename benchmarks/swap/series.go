@@ -30,13 +30,13 @@ func (s *series) quantile(q float64) time.Duration {
 	return time.Duration(median(all))
 }
 
-// overall is the quantile over all runs together, for runs too short to have one of their own.
-func (s *series) overall(q float64) time.Duration {
+// overall99 is the p99 over all runs together, for runs too short to have one of their own.
+func (s *series) overall99() time.Duration {
 	all := hdr.New(1, time.Hour.Nanoseconds(), 3)
 	for _, r := range s.runs {
 		all.Merge(r)
 	}
-	return time.Duration(all.ValueAtQuantile(q))
+	return time.Duration(all.ValueAtQuantile(99))
 }
 
 // most is the largest value of all runs.

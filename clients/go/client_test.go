@@ -11,7 +11,6 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -142,7 +141,7 @@ func TestCallsGoRound(t *testing.T) {
 
 func TestUnhealthyServersGetNoCalls(t *testing.T) {
 	a, b := (&peer{}).start(t), (&peer{}).start(t)
-	b.health.SetServingStatus(predictionService, healthpb.HealthCheckResponse_NOT_SERVING)
+	b.health.set(false)
 	ctx, c := dial(t, a.addr+","+b.addr, modelgate.Options{})
 	for range 50 {
 		if _, err := c.Predict(ctx, "text", "hello"); err != nil {
@@ -152,7 +151,7 @@ func TestUnhealthyServersGetNoCalls(t *testing.T) {
 	if n := b.count("Predict"); n != 0 {
 		t.Errorf("the server that isn't healthy got %d calls", n)
 	}
-	b.health.SetServingStatus(predictionService, healthpb.HealthCheckResponse_SERVING)
+	b.health.set(true)
 	for b.count("Predict") == 0 {
 		if _, err := c.Predict(ctx, "text", "hello"); err != nil {
 			t.Fatal(err)
@@ -162,7 +161,7 @@ func TestUnhealthyServersGetNoCalls(t *testing.T) {
 
 func TestModelsAnswerWithoutAHealthyModel(t *testing.T) {
 	p := (&peer{}).start(t)
-	p.health.SetServingStatus(predictionService, healthpb.HealthCheckResponse_NOT_SERVING)
+	p.health.set(false)
 	ctx, c := dial(t, p.addr, modelgate.Options{MaxAttempts: 1})
 	if _, err := c.Models().ListModels(ctx, &modelgatev1.ListModelsRequest{}); err != nil {
 		t.Error(err)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 
@@ -25,7 +24,7 @@ type peer struct {
 	modelgatev1.UnimplementedModelServiceServer
 
 	addr    string
-	health  *health.Server
+	health  *health
 	predict func(context.Context, *modelgatev1.PredictRequest) (*modelgatev1.PredictResponse, error) // nil: echo
 	batch   func(*modelgatev1.PredictBatchRequest) (*modelgatev1.PredictBatchResponse, error)        // nil: echo
 	stream  func(stream peerStream) error                                                            // nil: echo
@@ -38,6 +37,47 @@ type peer struct {
 
 type peerStream = grpc.BidiStreamingServer[modelgatev1.PredictStreamRequest, modelgatev1.PredictStreamResponse]
 
+// health is grpc.health.v1 for predictionService. It isn't gRPC's own, which would link what the client must link itself.
+type health struct {
+	healthpb.UnimplementedHealthServer
+	mu      sync.Mutex
+	serving bool          // guarded by mu
+	changed chan struct{} // guarded by mu: closed and replaced at each change
+}
+
+func newHealth() *health { return &health{serving: true, changed: make(chan struct{})} }
+
+func (h *health) set(serving bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.serving = serving
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+func (h *health) Watch(r *healthpb.HealthCheckRequest, s healthpb.Health_WatchServer) error {
+	for {
+		h.mu.Lock()
+		serving, changed := h.serving, h.changed
+		h.mu.Unlock()
+		st := healthpb.HealthCheckResponse_NOT_SERVING
+		switch {
+		case r.GetService() != predictionService:
+			st = healthpb.HealthCheckResponse_SERVICE_UNKNOWN
+		case serving:
+			st = healthpb.HealthCheckResponse_SERVING
+		}
+		if err := s.Send(&healthpb.HealthCheckResponse{Status: st}); err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-s.Context().Done():
+			return s.Context().Err()
+		}
+	}
+}
+
 // start serves p on a port of its own until the test ends.
 func (p *peer) start(t *testing.T, options ...grpc.ServerOption) *peer {
 	t.Helper()
@@ -46,8 +86,7 @@ func (p *peer) start(t *testing.T, options ...grpc.ServerOption) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.addr, p.calls, p.health = l.Addr().String(), map[string]int{}, health.NewServer()
-	p.health.SetServingStatus(predictionService, healthpb.HealthCheckResponse_SERVING)
+	p.addr, p.calls, p.health = l.Addr().String(), map[string]int{}, newHealth()
 	g := grpc.NewServer(append(options, grpc.UnaryInterceptor(p.countUnary), grpc.StreamInterceptor(p.countStream))...)
 	modelgatev1.RegisterPredictionServiceServer(g, p)
 	modelgatev1.RegisterModelServiceServer(g, p)

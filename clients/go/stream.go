@@ -77,7 +77,10 @@ type predictStream = grpc.BidiStreamingClient[modelgatev1.PredictStreamRequest, 
 // send sends requests until there are no more or the stream has ended; why it ended is receive's to tell.
 func (s *stream) send(ctx context.Context, rpc predictStream, requests <-chan Request) {
 	for {
-		r, ok := Request{}, false
+		var (
+			r  Request
+			ok bool
+		)
 		select {
 		case r, ok = <-requests:
 		case <-ctx.Done():

@@ -179,6 +179,9 @@ func TestStreamBreaksOff(t *testing.T) {
 				}
 				last = err
 			}
+			if ctx.Err() != nil {
+				t.Error("the stream ended only when its context did")
+			}
 			if status.Code(last) != test.code || !strings.Contains(last.Error(), test.says) {
 				t.Errorf("the stream ended with %v", last)
 			}
@@ -190,8 +193,14 @@ func TestStreamEndsWithItsCaller(t *testing.T) {
 	p := (&peer{}).start(t)
 	ctx, c := dial(t, p.addr, modelgate.Options{})
 	t.Run("the loop is left", func(t *testing.T) {
-		for range c.PredictStream(ctx, "text", filled(1000)) {
+		for _, err := range c.PredictStream(ctx, "text", filled(1000)) {
+			if err != nil {
+				t.Error(err)
+			}
 			break
+		}
+		if ctx.Err() != nil {
+			t.Error("the stream ended only when its context did")
 		}
 	})
 	t.Run("the context ends", func(t *testing.T) {
