@@ -37,12 +37,14 @@ type Saved struct {
 	LastPointer Version       `json:"last_pointer"`         // what the registry's pointer named when it was last acted on
 	Pin         int64         `json:"pin,omitempty"`        // the operator's pinned version; 0 is none
 	Hold        *Hold         `json:"hold,omitempty"`       // set by an operator's Rollback or Promote
+	Lost        Version       `json:"lost,omitzero"`        // served before a restart that couldn't find it in the cache; to be fetched again
 	Quarantine  []Quarantined `json:"quarantine,omitempty"` // candidates that failed for good
 }
 
 // A Hold keeps a model where the operator put it until the registry's pointer differs from what it was then.
 type Hold struct {
-	Pointer Version   `json:"pointer"` // what the pointer named when the hold began; zero until the registry could be asked
+	Pointer Version   `json:"pointer"` // what the pointer named when the hold began; zero if nothing, or if it isn't settled yet
+	Settled bool      `json:"settled"` // Pointer counts: the registry was asked, or couldn't be and what it named before is taken
 	Since   time.Time `json:"since"`
 	Why     string    `json:"why"` // "rollback", "promote"
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Refresh looks at the registry now and returns when that pass has ended. The error is the pass's.
@@ -24,8 +25,12 @@ func (u *Updater) Refresh(ctx context.Context, name string) error {
 // pointer moves, or Unpin. The error wraps ErrNoVersion if neither the registry nor the ledger knows that version.
 func (u *Updater) Promote(ctx context.Context, name string, number int64) error {
 	return u.order(ctx, name, true, func(ctx context.Context, m *model) error {
+		v, err := u.find(ctx, m, number)
+		if err != nil {
+			return err
+		}
 		d := Decision{Take, "promoted", "promoted by the operator, whatever the policy says"}
-		return u.serve(ctx, m, number, d, func(s *Saved) {
+		return u.serveVersion(ctx, m, v, d, func(s *Saved) {
 			s.hold("promote")
 			s.LastPointer.Pointer = "" // the operator's word also settles which kind of pointer is followed
 		})
@@ -42,8 +47,15 @@ func (u *Updater) Pin(ctx context.Context, name string, number int64) error {
 			}
 			number = active.Number
 		}
+		v, ok := u.inMemory(m, number) // what serves is kept, with no question to the registry
+		if !ok {
+			var err error
+			if v, err = u.find(ctx, m, number); err != nil {
+				return err
+			}
+		}
 		d := Decision{Take, CodePinned, fmt.Sprintf("pinned to version %d by the operator", number)}
-		return u.serve(ctx, m, number, d, func(s *Saved) { s.Pin, s.Hold = number, nil })
+		return u.serveVersion(ctx, m, v, d, func(s *Saved) { s.Pin, s.Hold = number, nil })
 	})
 }
 
@@ -74,21 +86,12 @@ func (u *Updater) Rollback(ctx context.Context, name string) error {
 	})
 }
 
-// serve finds version number and serves it.
-func (u *Updater) serve(ctx context.Context, m *model, number int64, d Decision, also func(*Saved)) error {
-	v, err := u.find(ctx, m, number)
-	if err != nil {
-		return err
-	}
-	return u.serveVersion(ctx, m, v, d, also)
-}
-
 // serveVersion serves v: it may be active already, be the standby, or have to be loaded.
 func (u *Updater) serveVersion(ctx context.Context, m *model, v Version, d Decision, also func(*Saved)) error {
 	active, standby := u.slots.Serving(m.Name)
 	switch {
 	case v.Same(active):
-		if err := u.save(m, also); err != nil {
+		if err := u.save(m, func(s *Saved) { s.Lost = Version{}; s.also(also) }); err != nil {
 			return err
 		}
 		u.note(m, d.Code, d.Reason)
@@ -120,28 +123,36 @@ func (u *Updater) exchange(ctx context.Context, m *model, active Version, d Deci
 	return nil
 }
 
-// find looks for version number in what serves, in the registry and, if that can't be asked, in the ledger.
+// find looks for version number in the registry, which may have other weights under that number than what serves; if it isn't there, or
+// the registry can't be asked, in memory and in the ledger.
 func (u *Updater) find(ctx context.Context, m *model, number int64) (Version, error) {
-	active, standby := u.slots.Serving(m.Name)
-	for _, v := range []Version{active, standby} {
-		if v.Number == number {
-			return v, nil
-		}
-	}
 	vs, err := u.src.Versions(ctx, m.Name)
-	if err != nil {
-		if v, ok := u.findInLedger(m, number); ok {
+	if i := slices.IndexFunc(vs, func(v Version) bool { return v.Number == number }); err == nil && i >= 0 {
+		if v, ok := u.inMemory(m, number); ok && v.Same(vs[i]) {
 			return v, nil
 		}
+		vs[i].F1, err = u.src.F1(ctx, vs[i])
+		return vs[i], err
+	}
+	if v, ok := u.inMemory(m, number); ok {
+		return v, nil
+	}
+	if v, ok := u.findInLedger(m, number); ok {
+		return v, nil
+	}
+	if err != nil {
 		return Version{}, fmt.Errorf("look for version %d of %s: %w", number, m.Name, err)
 	}
-	for _, v := range vs {
-		if v.Number == number {
-			v.F1, err = u.src.F1(ctx, v)
-			return v, err
-		}
-	}
 	return Version{}, fmt.Errorf("%w: %s %d", ErrNoVersion, m.Name, number)
+}
+
+// inMemory looks for version number in what serves and the standby.
+func (u *Updater) inMemory(m *model, number int64) (Version, bool) {
+	active, standby := u.slots.Serving(m.Name)
+	if active.Number == number {
+		return active, true
+	}
+	return standby, standby.Number == number
 }
 
 // findInLedger looks for a version that served once, so that its files may still be in the cache.

@@ -10,6 +10,15 @@ import (
 // mostCandidates bounds how many versions one pass judges when candidates are the newest ones.
 const mostCandidates = 20
 
+// mostFailed bounds how many candidates that can't be fetched one pass puts up with: with each of them it is less likely their own fault.
+const mostFailed = 3
+
+// A fetchError says that the registry didn't hand out a version's files.
+type fetchError struct{ err error }
+
+func (e *fetchError) Error() string { return e.err.Error() }
+func (e *fetchError) Unwrap() error { return e.err }
+
 // errPointerMoved says that the registry's pointer moved while its version was being fetched.
 var errPointerMoved = errors.New("the registry's pointer moved meanwhile")
 
@@ -18,31 +27,76 @@ var errPointerMoved = errors.New("the registry's pointer moved meanwhile")
 func (u *Updater) pass(ctx context.Context, m *model) error {
 	u.update(m, "", func(p *progress) { p.checking = true })
 	defer u.update(m, "", func(p *progress) { p.checking = false })
-	candidates, err := u.candidates(ctx, m)
-	if err != nil {
-		return err
+	lost := u.fetchLost(ctx, m)
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	if len(candidates) == 0 {
-		return nil
+	candidates, err := u.candidates(ctx, m)
+	switch {
+	case err != nil && ctx.Err() == nil && !m.saved.LastPointer.IsZero():
+		return errors.Join(err, u.settleHold(m, m.saved.LastPointer))
+	case err != nil:
+		return err
+	case len(candidates) == 0:
+		return errors.Join(lost, u.settleHold(m, m.saved.LastPointer))
 	}
 	pointer := candidates[0]
 	if err := u.noticePointer(m, pointer); err != nil {
 		return err
 	}
-	for _, c := range candidates {
+	if err := u.considerAll(ctx, m, candidates); err != nil {
+		return err
+	}
+	if err := u.followed(m, pointer); err != nil || m.saved.Lost.IsZero() {
+		return err
+	}
+	return lost
+}
+
+// considerAll judges the candidates until one is taken. One whose files can't be had doesn't hide those after it.
+func (u *Updater) considerAll(ctx context.Context, m *model, candidates []Version) error {
+	var failed []error
+	for _, c := range u.knownFirst(ctx, m, candidates) {
 		taken, err := u.consider(ctx, m, c)
-		if err != nil {
+		switch {
+		case taken:
+			return errors.Join(failed...)
+		case err == nil:
+		case errors.As(err, new(*fetchError)) && ctx.Err() == nil && len(failed) < mostFailed:
+			failed = append(failed, err)
+		default:
 			return err
 		}
-		if taken {
-			break
+	}
+	return errors.Join(failed...)
+}
+
+// knownFirst puts versions without a recorded F1 last while nothing serves: they serve only if nothing else can.
+func (u *Updater) knownFirst(ctx context.Context, m *model, candidates []Version) []Version {
+	if active, _ := u.slots.Serving(m.Name); !active.IsZero() || !m.Rules.AcceptUnknownFirst || len(candidates) < 2 {
+		return candidates
+	}
+	var known, unknown []Version
+	for _, c := range candidates {
+		if f1, err := u.src.F1(ctx, c); err == nil && f1.Absent {
+			unknown = append(unknown, c)
+		} else {
+			known = append(known, c)
 		}
 	}
-	if pointer.Same(m.saved.LastPointer) && pointer.Pointer == m.saved.LastPointer.Pointer {
+	return append(known, unknown...)
+}
+
+// followed remembers what the pointer names, now that it was acted on. A pin says not to act: a move of the pointer while it lasts is
+// acted on when it ends.
+func (u *Updater) followed(m *model, pointer Version) error {
+	switch last := m.saved.LastPointer; {
+	case pointer.Same(last) && pointer.Pointer == last.Pointer:
 		return nil
-	}
-	if pointerKindChanged(State{Candidate: pointer, LastPointer: m.saved.LastPointer}) {
-		return nil // it isn't followed until the operator says so
+	case pointerKindChanged(State{Candidate: pointer, LastPointer: last}): // it isn't followed until the operator says so
+		return nil
+	case m.saved.Pin != 0 && !last.IsZero():
+		return nil
 	}
 	return u.save(m, func(s *Saved) { s.LastPointer = pointer })
 }
@@ -76,15 +130,25 @@ func (u *Updater) candidates(ctx context.Context, m *model) ([]Version, error) {
 	return vs, nil
 }
 
-// noticePointer ends a hold when the registry's pointer has moved since it began.
-func (u *Updater) noticePointer(m *model, pointer Version) error {
+// settleHold notes what a new hold is against.
+func (u *Updater) settleHold(m *model, pointer Version) error {
 	h := m.saved.Hold
-	switch {
-	case h == nil:
+	if h == nil || h.Settled || !h.Pointer.IsZero() {
 		return nil
-	case h.Pointer.IsZero(): // this is the pointer that the hold is against
-		return u.save(m, func(s *Saved) { s.Hold = &Hold{Pointer: pointer, Since: h.Since, Why: h.Why} })
-	case held(State{Rules: m.Rules, Candidate: pointer, Hold: h}):
+	}
+	return u.save(m, func(s *Saved) { s.Hold = &Hold{Pointer: pointer, Settled: true, Since: h.Since, Why: h.Why} })
+}
+
+// noticePointer ends a hold when the registry's pointer has moved since it began. Without a pointer it ends with the next swap.
+func (u *Updater) noticePointer(m *model, pointer Version) error {
+	if pointerKindChanged(State{Candidate: pointer, LastPointer: m.saved.LastPointer}) { // it isn't the pointer that is followed
+		return u.settleHold(m, m.saved.LastPointer)
+	}
+	if err := u.settleHold(m, pointer); err != nil {
+		return err
+	}
+	h := m.saved.Hold
+	if h == nil || m.Rules.Newest || held(State{Rules: m.Rules, Candidate: pointer, Hold: h}) {
 		return nil
 	}
 	u.o.Logger.Info("hold ended: the registry's pointer moved", "model", m.Name, "from", h.Pointer.ID(), "to", pointer.ID())
@@ -108,7 +172,7 @@ func (u *Updater) consider(ctx context.Context, m *model, c Version) (taken bool
 		u.noteOnce(m, c, Entry{Candidate: c, Active: active, Outcome: Refused, Code: d.Code, Reason: d.Reason, Actor: "policy"})
 		return false, nil
 	}
-	err = u.bring(ctx, m, c, bringing{decision: d, actor: "policy", recheck: !m.Rules.Newest})
+	err = u.bring(ctx, m, c, bringing{decision: d, actor: "policy", recheck: !m.Rules.Newest, also: func(s *Saved) { s.Hold = nil }})
 	if errors.Is(err, ErrPermanent) {
 		return false, nil // in quarantine; an older candidate may still do
 	}
@@ -181,7 +245,12 @@ func (u *Updater) bundle(ctx context.Context, m *model, v Version, t Timings) (B
 	progress := func(done, total int64) {
 		u.update(m, "", func(p *progress) { p.done, p.total = done, total })
 	}
-	fetch := func(ctx context.Context, dir string) error { return u.src.Fetch(ctx, v, dir, progress) }
+	fetch := func(ctx context.Context, dir string) error {
+		if err := u.src.Fetch(ctx, v, dir, progress); err != nil {
+			return &fetchError{err}
+		}
+		return nil
+	}
 	b, err = u.cache.Add(ctx, v, fetch, func(phase string, d time.Duration) {
 		t[Phase(phase)] = d
 		u.o.Observe(Event{Kind: PhaseEnded, Version: v, Phase: Phase(phase), Duration: d})
@@ -224,54 +293,4 @@ func (u *Updater) afterSwap(ctx context.Context, m *model, v Version, actor stri
 		u.record(m, Entry{Candidate: v, Active: v, Outcome: Noted, Code: "promotion_not_recorded", Actor: "policy",
 			Reason: fmt.Sprintf("%v serves, but the registry did not take its promotion: %v", v, err)})
 	}
-}
-
-// restore serves what served before a restart, or else the version before that.
-func (u *Updater) restore(ctx context.Context, m *model) {
-	defer u.update(m, "state", func(p *progress) { p.restored = true })
-	saved, err := u.journal.Load(m.Name)
-	if err != nil {
-		u.o.Logger.Error("the saved state can't be read; starting without it", "model", m.Name, "error", err)
-	}
-	m.saved = saved
-	u.update(m, "", func(p *progress) { p.saved = saved })
-	defer u.recall(m)
-	for _, v := range []Version{saved.Active, saved.Previous} {
-		if v.IsZero() || ctx.Err() != nil {
-			continue
-		}
-		err := u.restoreVersion(ctx, m, v)
-		if err == nil {
-			return
-		}
-		if ctx.Err() == nil {
-			u.record(m, Entry{Candidate: v, Outcome: Failed, Code: "not_restored", Reason: err.Error(), Actor: "restart"})
-		}
-	}
-}
-
-func (u *Updater) restoreVersion(ctx context.Context, m *model, v Version) error {
-	u.update(m, "candidate", func(p *progress) { p.candidate, p.phase = v, PhaseVerify })
-	defer u.update(m, "candidate", func(p *progress) { p.candidate, p.phase = Version{}, "" })
-	b, ok, err := u.cache.Lookup(ctx, v)
-	if err != nil {
-		return fmt.Errorf("find %v in the cache: %w", v, err)
-	}
-	if !ok {
-		return fmt.Errorf("%v is not in the cache, or was damaged there", v)
-	}
-	b.Version = v
-	u.update(m, "candidate", func(p *progress) { p.phase = PhaseLoad })
-	t, err := u.slots.Swap(ctx, b, func() error {
-		if v.Same(m.saved.Active) {
-			return nil
-		}
-		return u.save(m, func(s *Saved) { s.Active, s.Previous = v, Version{} })
-	})
-	if err != nil {
-		return err
-	}
-	u.live(m, Entry{Candidate: v, Outcome: Restored, Code: "restored", Actor: "restart", Seconds: t.Seconds(),
-		Reason: fmt.Sprintf("%v served before the restart", v)})
-	return nil
 }

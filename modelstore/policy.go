@@ -76,7 +76,7 @@ func Improve(s State) Decision {
 	switch {
 	case c.Same(a):
 		return Decision{Keep, CodeSame, fmt.Sprintf("%v serves already", c)}
-	case s.Pin == c.Number:
+	case s.Pin == c.Number && s.Pin != a.Number: // never other weights under the number that is pinned and serves
 		return Decision{Take, CodePinned, fmt.Sprintf("the model is pinned to version %d", s.Pin)}
 	case s.Pin != 0:
 		return refuse(CodePinned, "the model is pinned to version %d; unpin it to follow the registry", s.Pin)
@@ -99,7 +99,8 @@ func refuse(code, format string, args ...any) Decision {
 	return Decision{Refuse, code, fmt.Sprintf(format, args...)}
 }
 
-// held reports whether the registry's pointer is still what it was when the operator took over. Without a pointer, any newer version ends a hold.
+// held reports whether the registry's pointer is still what it was when the operator took over. Without a pointer, a hold is against
+// every version that was there then: a worse newcomer must not bring back what the operator took away.
 func held(s State) bool {
 	switch {
 	case s.Hold == nil:

@@ -7,7 +7,7 @@ func (s *Saved) serve(v Version) {
 	if !s.Active.Same(v) {
 		s.Previous = s.Active
 	}
-	s.Active = v
+	s.Active, s.Lost = v, Version{}
 	s.lift(v)
 }
 

@@ -136,7 +136,9 @@ func (u *Updater) Ready() error {
 	serving := false
 	for name, m := range u.models {
 		active, _ := u.slots.Serving(name)
+		serving = serving || !active.IsZero()
 		switch {
+		case m.added: // what is added to a gateway that is ready doesn't make it unready
 		case !m.progress.restored:
 			return fmt.Errorf("model %s is being restored from the cache", name)
 		case active.IsZero() && !m.progress.saved.Active.IsZero():
@@ -146,7 +148,6 @@ func (u *Updater) Ready() error {
 		case !m.progress.passed:
 			return fmt.Errorf("model %s is being checked against the registry for the first time", name)
 		}
-		serving = serving || !active.IsZero()
 	}
 	if !serving {
 		return errors.New("no model serves yet")

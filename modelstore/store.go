@@ -38,6 +38,8 @@ type StoreOptions struct {
 	KeepPrevious time.Duration
 	// DrainTimeout bounds the wait for an old version's requests before the next one is loaded. 0 means a minute.
 	DrainTimeout time.Duration
+	// Permanent, if not nil, says of an error from a load or a warm-up that trying again can't mend it.
+	Permanent func(error) bool
 	// Observe, if not nil, is told of each phase's end. It is called with no lock held and should return soon.
 	Observe func(Event)
 }
@@ -156,18 +158,26 @@ func (s *Store[M]) prepare(ctx context.Context, sl *slot[M], b Bundle, t Timings
 		return nil, fmt.Errorf("make room for %v: %w", v, err)
 	}
 	var m M
-	err = s.phase(v, PhaseLoad, t, func() (err error) { m, err = s.load(ctx, v, b.Dir); return err })
+	err = s.phase(v, PhaseLoad, t, func() (err error) { m, err = s.load(ctx, v, b.Dir); return s.judged(err) })
 	if err != nil {
 		b.Release()
 		return nil, fmt.Errorf("load %v: %w", v, err)
 	}
 	l := newLoaded(b, m)
-	err = s.phase(v, PhaseWarmUp, t, func() error { return m.WarmUp(ctx) })
+	err = s.phase(v, PhaseWarmUp, t, func() error { return s.judged(m.WarmUp(ctx)) })
 	if err != nil {
 		s.discard(l)
 		return nil, fmt.Errorf("warm up %v: %w", v, err)
 	}
 	return l, nil
+}
+
+// judged marks a failure that trying again can't mend.
+func (s *Store[M]) judged(err error) error {
+	if err != nil && s.o.Permanent != nil && s.o.Permanent(err) {
+		return Permanent(err)
+	}
+	return err
 }
 
 // publish makes l the active version and the one before it the standby.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -91,6 +92,7 @@ type model struct {
 	ModelConfig
 	wake chan struct{} // capacity 1: there is an order
 
+	added     bool               // found by Discover while running
 	orders    []*order           // guarded by Updater.mu
 	interrupt context.CancelFunc // guarded by Updater.mu: ends the pass in progress; nil if none is
 	progress  progress           // guarded by Updater.mu: what Status tells
@@ -108,8 +110,10 @@ func newModel(c ModelConfig) *model {
 
 // An order is something that the operator wants done to a model.
 type order struct {
-	do   func(ctx context.Context) error
-	done chan error // buffered: the operator may have left
+	do     func(ctx context.Context) error
+	urgent bool       // it interrupts a pass; one that isn't is interrupted, and done after those that are
+	done   chan error // buffered: the operator may have left
+	left   bool       // guarded by Updater.mu: the operator has left
 }
 
 // Run keeps the models up to date until ctx ends, and returns when all its work has ended.
@@ -142,7 +146,7 @@ func (u *Updater) discover(ctx context.Context) {
 		<-ctx.Done()
 		return
 	}
-	for ctx.Err() == nil {
+	for first := true; ctx.Err() == nil; first = false {
 		found, err := u.o.Discover(ctx)
 		if err != nil && ctx.Err() == nil {
 			u.o.Logger.Warn("looking for models failed", "error", err)
@@ -151,6 +155,7 @@ func (u *Updater) discover(ctx context.Context) {
 		for _, c := range found {
 			if u.models[c.Name] == nil && ctx.Err() == nil {
 				u.models[c.Name] = newModel(c)
+				u.models[c.Name].added = !first
 				u.startLocked(ctx, u.models[c.Name])
 			}
 		}
@@ -172,8 +177,7 @@ func (u *Updater) loop(ctx context.Context, m *model) {
 	u.restore(ctx, m)
 	for due := true; ctx.Err() == nil; {
 		if o := u.nextOrder(m); o != nil {
-			err := o.do(ctx)
-			o.done <- err
+			u.carryOut(ctx, m, o)
 			due = true // an order may have changed what a pass would do
 			continue
 		}
@@ -222,6 +226,40 @@ func (u *Updater) nextOrder(m *model) *order {
 	return o
 }
 
+// carryOut does what an order says. One that isn't urgent makes way for those that are, and is then done from the beginning.
+func (u *Updater) carryOut(ctx context.Context, m *model, o *order) {
+	if o.urgent {
+		o.done <- o.do(ctx)
+		return
+	}
+	passing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	again := func() bool {
+		if o.left || !slices.ContainsFunc(m.orders, func(o *order) bool { return o.urgent }) {
+			return false
+		}
+		m.orders = append(m.orders, o)
+		return true
+	}
+	u.mu.Lock()
+	if again() {
+		u.mu.Unlock()
+		return
+	}
+	m.interrupt = cancel
+	u.mu.Unlock()
+
+	err := o.do(passing)
+
+	u.mu.Lock()
+	m.interrupt = nil
+	interrupted := err != nil && passing.Err() != nil && again()
+	u.mu.Unlock()
+	if !interrupted {
+		o.done <- err
+	}
+}
+
 // interruptiblePass does a pass that an order may end. It returns true if it was ended by one, and so is still due.
 func (u *Updater) interruptiblePass(ctx context.Context, m *model) (due bool) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -246,8 +284,9 @@ func (u *Updater) interruptiblePass(ctx context.Context, m *model) (due bool) {
 	return false
 }
 
-// order has do run on the model's goroutine and returns its error, or ctx's if that ends first; do goes on then.
-func (u *Updater) order(ctx context.Context, name string, interrupt bool, do func(ctx context.Context, m *model) error) error {
+// order has do run on the model's goroutine and returns its error, or ctx's if that ends first: do then goes on if it has begun, and
+// is not begun if it hasn't.
+func (u *Updater) order(ctx context.Context, name string, urgent bool, do func(ctx context.Context, m *model) error) error {
 	u.mu.Lock()
 	m := u.models[name]
 	if m == nil {
@@ -258,9 +297,9 @@ func (u *Updater) order(ctx context.Context, name string, interrupt bool, do fun
 		u.mu.Unlock()
 		return ErrClosed
 	}
-	o := &order{do: func(ctx context.Context) error { return do(ctx, m) }, done: make(chan error, 1)}
+	o := &order{do: func(ctx context.Context) error { return do(ctx, m) }, urgent: urgent, done: make(chan error, 1)}
 	m.orders = append(m.orders, o)
-	if interrupt && m.interrupt != nil {
+	if urgent && m.interrupt != nil {
 		m.interrupt()
 	}
 	u.mu.Unlock()
@@ -272,6 +311,10 @@ func (u *Updater) order(ctx context.Context, name string, interrupt bool, do fun
 	case err := <-o.done:
 		return err
 	case <-ctx.Done():
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		o.left = true
+		m.orders = slices.DeleteFunc(m.orders, func(p *order) bool { return p == o })
 		return ctx.Err()
 	}
 }

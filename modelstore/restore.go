@@ -1,0 +1,80 @@
+package modelstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// restore serves what served before a restart, or else the version before that.
+func (u *Updater) restore(ctx context.Context, m *model) {
+	defer u.update(m, "state", func(p *progress) { p.restored = true })
+	saved, err := u.journal.Load(m.Name)
+	if err != nil {
+		u.o.Logger.Error("the saved state can't be read; starting without it", "model", m.Name, "error", err)
+	}
+	m.saved = saved
+	u.update(m, "", func(p *progress) { p.saved = saved })
+	defer u.recall(m)
+	for _, v := range []Version{saved.Active, saved.Previous} {
+		if v.IsZero() || ctx.Err() != nil {
+			continue
+		}
+		err := u.restoreVersion(ctx, m, v)
+		if err == nil {
+			return
+		}
+		if ctx.Err() == nil {
+			u.record(m, Entry{Candidate: v, Outcome: Failed, Code: "not_restored", Reason: err.Error(), Actor: "restart"})
+		}
+	}
+}
+
+func (u *Updater) restoreVersion(ctx context.Context, m *model, v Version) error {
+	u.update(m, "candidate", func(p *progress) { p.candidate, p.phase = v, PhaseVerify })
+	defer u.update(m, "candidate", func(p *progress) { p.candidate, p.phase = Version{}, "" })
+	b, ok, err := u.cache.Lookup(ctx, v)
+	if err != nil {
+		return fmt.Errorf("find %v in the cache: %w", v, err)
+	}
+	if !ok {
+		return fmt.Errorf("%v is not in the cache, or was damaged there", v)
+	}
+	b.Version = v
+	u.update(m, "candidate", func(p *progress) { p.phase = PhaseLoad })
+	t, err := u.slots.Swap(ctx, b, func() error {
+		if v.Same(m.saved.Active) {
+			return nil
+		}
+		return u.save(m, func(s *Saved) {
+			if s.Lost.IsZero() {
+				s.Lost = s.Active
+			}
+			s.Active, s.Previous = v, Version{}
+		})
+	})
+	if err != nil {
+		return err
+	}
+	u.live(m, Entry{Candidate: v, Outcome: Restored, Code: "restored", Actor: "restart", Seconds: t.Seconds(),
+		Reason: fmt.Sprintf("%v served before the restart", v)})
+	return nil
+}
+
+// fetchLost brings back what served before a restart and wasn't in the cache any more: an operator may have wanted just that version,
+// and the registry's pointer need not name it. It gives up when the registry doesn't have it either.
+func (u *Updater) fetchLost(ctx context.Context, m *model) error {
+	lost := m.saved.Lost
+	if active, _ := u.slots.Serving(m.Name); lost.IsZero() && active.IsZero() {
+		lost = m.saved.Active
+	}
+	if lost.IsZero() || m.saved.quarantined(lost) != nil {
+		return nil
+	}
+	d := Decision{Take, "fetched_again", fmt.Sprintf("%v served before the restart, and the cache had lost it", lost)}
+	err := u.bring(ctx, m, lost, bringing{decision: d, actor: "restart"})
+	if errors.Is(err, ErrPermanent) || errors.Is(err, ErrNoVersion) {
+		return u.save(m, func(s *Saved) { s.Lost = Version{} })
+	}
+	return err
+}

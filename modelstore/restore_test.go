@@ -1,0 +1,161 @@
+package modelstore_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"modelgate/modelstore"
+	"modelgate/modelstore/disk"
+)
+
+func TestWhatTheCacheLostIsFetchedAgain(t *testing.T) {
+	cases := []struct {
+		name  string
+		order func(t *testing.T, g *gateway, r *registry)
+	}{
+		{"after a rollback", func(t *testing.T, g *gateway, _ *registry) { g.must(g.u.Rollback(t.Context(), "text")) }},
+		{"pinned", func(t *testing.T, g *gateway, _ *registry) { g.must(g.u.Pin(t.Context(), "text", 1)) }},
+		{"after the pointer was moved back", func(_ *testing.T, g *gateway, r *registry) {
+			r.set(func(r *registry) { r.pointer = 1 })
+			g.refresh()
+		}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *registry) {
+				g := twoVersions(t, r, r, threshold)
+				c.order(t, g, r)
+				g.wantServing("1/2")
+				g.stop()
+				damage(t, g.dir, "text v1")
+				down(r, errDown)
+				g.start()
+				g.wantServing("2/") // better than nothing
+				g.restart()
+				g.wantServing("2/")
+				down(r, nil)
+				g.refresh()
+				g.wantServing("1/2") // what the operator wanted
+			})
+			bubble(t, func(t *testing.T, r *registry) {
+				g := twoVersions(t, r, r, threshold)
+				c.order(t, g, r)
+				g.stop()
+				if err := os.RemoveAll(filepath.Join(g.dir, "cache")); err != nil {
+					t.Fatal(err)
+				}
+				g.start()
+				g.wantServing("1/")
+			})
+		})
+	}
+}
+
+func TestLostVersionThatIsGoneStandsInNobodysWay(t *testing.T) {
+	bubble(t, func(t *testing.T, r *registry) {
+		g := twoVersions(t, r, r, threshold)
+		g.stop()
+		damage(t, g.dir, "text v2")
+		r.set(func(r *registry) {
+			r.fetch = func(_ context.Context, v modelstore.Version, _ string) error {
+				if v.Number == 2 {
+					return errors.New("the storage behind it is broken")
+				}
+				return nil
+			}
+		})
+		r.publish(3, 0.85)
+		g.start()
+		g.wantServing("3/1")
+		g.refresh()
+	})
+}
+
+// A failed check says that the version can't be served, as a bad graph does.
+func TestFailedCheckIsPermanent(t *testing.T) {
+	broken := errors.New("the scores are NaN")
+	for name, fail := range map[string]func(l *lab){
+		"at load":    func(l *lab) { l.fail(broken, nil) },
+		"at warm-up": func(l *lab) { l.fail(nil, broken) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			s := modelstore.New(l.load, modelstore.StoreOptions{Permanent: func(err error) bool { return errors.Is(err, broken) }})
+			fail(l)
+			_, err := s.Swap(t.Context(), l.bundle("text", 1), nil)
+			if !errors.Is(err, modelstore.ErrPermanent) || !errors.Is(err, broken) {
+				t.Errorf("Swap: %v, want a permanent failure", err)
+			}
+			if err := s.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// anyModel is a registry that has the same versions of every model.
+type anyModel struct{ *registry }
+
+func (a anyModel) Latest(ctx context.Context, model string) (modelstore.Version, error) {
+	v, err := a.registry.Latest(ctx, model)
+	v.Model = model
+	return v, err
+}
+
+func (a anyModel) F1(ctx context.Context, v modelstore.Version) (modelstore.F1, error) {
+	v.Model = "text"
+	return a.registry.F1(ctx, v)
+}
+
+func TestModelThatAppearsLaterDoesNotEndReadiness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &registry{kind: "alias:production"}
+		r.publish(1, 0.80)
+		data, err := disk.OpenData(filepath.Join(t.TempDir(), "data"), disk.DataOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cache, err := disk.OpenCache(filepath.Join(t.TempDir(), "cache"), disk.CacheOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := newLab(t)
+		l.checkDir = func(modelstore.Version, string) error { return nil }
+		store := modelstore.New(l.load, modelstore.StoreOptions{})
+		var found atomic.Pointer[[]modelstore.ModelConfig]
+		found.Store(&[]modelstore.ModelConfig{})
+		u := modelstore.NewUpdater(anyModel{r}, store, cache, data, modelstore.UpdaterOptions{
+			Models:   []modelstore.ModelConfig{{Name: "text", Rules: threshold}},
+			Discover: func(context.Context) ([]modelstore.ModelConfig, error) { return *found.Load(), nil },
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- u.Run(ctx) }()
+		synctest.Wait()
+		if err := u.Ready(); err != nil {
+			t.Errorf("Ready: %v", err)
+		}
+		r.set(func(r *registry) {
+			r.fetch = func(ctx context.Context, _ modelstore.Version, _ string) error { <-ctx.Done(); return ctx.Err() }
+		})
+		found.Store(&[]modelstore.ModelConfig{{Name: "video", Rules: threshold}})
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if _, err := u.Status("video"); err != nil {
+			t.Fatal(err)
+		}
+		if err := u.Ready(); err != nil {
+			t.Errorf("Ready while a model that was added is fetched for the first time: %v", err)
+		}
+		cancel()
+		if err := errors.Join(<-ended, store.Close(context.Background()), data.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}
