@@ -64,6 +64,7 @@ func newGateway(c *config.Loaded, s *screen, log *slog.Logger) (g *gateway, err 
 	}
 	g.store = modelstore.New(loader(c, eng, hf.NewPool(), metrics), modelstore.StoreOptions{
 		KeepPrevious: time.Duration(c.KeepPrevious), DrainTimeout: time.Duration(c.DrainTimeout), Observe: observe,
+		Permanent: func(err error) bool { return errors.Is(permanent(err), modelstore.ErrPermanent) },
 	})
 	g.updater = modelstore.NewUpdater(g.registry.Source, g.store, cache, g.data, modelstore.UpdaterOptions{
 		Models: g.registry.models, Discover: g.registry.discover, Interval: time.Duration(c.UpdateInterval), Observe: observe, Logger: log,
