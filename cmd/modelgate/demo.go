@@ -75,7 +75,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err := d.publish("1"); err != nil {
 		return err
 	}
-	if err := d.open(); err != nil {
+	if err := d.open(ctx); err != nil {
 		return err
 	}
 	defer func() { _ = d.conn.Close() }()
@@ -97,7 +97,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 }
 
 // open makes a gateway on the demo's folder, on other ports if the usual ones are taken.
-func (d *demo) open() error {
+func (d *demo) open(ctx context.Context) error {
 	flags := map[string]string{
 		"models_dir": d.models(), "data_dir": filepath.Join(d.dir, "state"), "cache_dir": filepath.Join(d.dir, "cache"),
 		"update_interval": demoPoll.String(),
@@ -108,7 +108,7 @@ func (d *demo) open() error {
 		return &usageError{err}
 	}
 	for path, addr := range map[string]string{"grpc_addr": c.GRPCAddr, "http_addr": c.HTTPAddr} {
-		if !isFree(addr) {
+		if !isFree(ctx, addr) {
 			printf(d.a.out, "%s is taken: another port is used instead\n", addr)
 			flags[path] = "127.0.0.1:0"
 		}
@@ -117,7 +117,7 @@ func (d *demo) open() error {
 		return &usageError{err}
 	}
 	s := d.a.screen()
-	if d.gateway, err = newGateway(c, s, d.a.logger(s, c.Log)); err != nil {
+	if d.gateway, err = newGateway(ctx, c, s, d.a.logger(s, c.Log)); err != nil {
 		return err
 	}
 	d.conn, err = grpc.NewClient(d.gateway.server.GRPCAddr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -137,8 +137,8 @@ func (d *demo) environment() []string {
 	return env
 }
 
-func isFree(addr string) bool {
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", addr)
+func isFree(ctx context.Context, addr string) bool {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return false
 	}

@@ -3,12 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -157,8 +155,14 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	if err := p.terminate(); err != nil {
 		t.Fatal(err)
 	}
-	var exit *exec.ExitError
-	if err := p.wait(patience); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
+	err = p.wait(patience)
+	select {
+	case <-p.ended:
+	default:
+		t.Fatalf("%v\n%s", err, p.log())
+	}
+	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if err == nil || !ok || status.Signal() != syscall.SIGTERM {
 		t.Errorf("it ended with %v\n%s", err, p.log())
 	}
 }

@@ -32,11 +32,11 @@ type gateway struct {
 }
 
 // newGateway opens what a configuration names, from the engine up to the ports. Nothing is served before run.
-func newGateway(c *config.Loaded, s *screen, log *slog.Logger) (g *gateway, err error) {
+func newGateway(ctx context.Context, c *config.Loaded, s *screen, log *slog.Logger) (g *gateway, err error) {
 	g = &gateway{config: c, log: log}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, g.close())
+			err = errors.Join(err, g.close(ctx))
 		}
 	}()
 
@@ -44,7 +44,7 @@ func newGateway(c *config.Loaded, s *screen, log *slog.Logger) (g *gateway, err 
 	if err != nil {
 		return g, err
 	}
-	if g.registry, err = openRegistry(c, s, log); err != nil {
+	if g.registry, err = openRegistry(ctx, c, s, log); err != nil {
 		return g, err
 	}
 	eng, err := openEngine(c)
@@ -69,7 +69,7 @@ func newGateway(c *config.Loaded, s *screen, log *slog.Logger) (g *gateway, err 
 	g.updater = modelstore.NewUpdater(g.registry.Source, g.store, cache, g.data, modelstore.UpdaterOptions{
 		Models: g.registry.models, Discover: g.registry.discover, Interval: time.Duration(c.UpdateInterval), Observe: observe, Logger: log,
 	})
-	g.server, err = server.New(serverOptions(c, log, metrics, gatherer), g.store, g.updater)
+	g.server, err = server.New(serverOptions(c, log, metrics, gatherer), g.store, g.updater) //nolint:contextcheck // it listens until it is told to drain
 	return g, err
 }
 
@@ -147,12 +147,12 @@ func (g *gateway) run(ctx context.Context) error {
 	go func() { updates <- g.updater.Run(work) }()
 	err := g.server.Run(ctx)
 	stop()
-	return errors.Join(err, <-updates, g.close())
+	return errors.Join(err, <-updates, g.close(ctx))
 }
 
-// close gives back what newGateway opened, last opened first.
-func (g *gateway) close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(g.config.DrainTimeout))
+// close gives back what newGateway opened, last opened first, even if ctx has ended.
+func (g *gateway) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(g.config.DrainTimeout))
 	defer cancel()
 	var errs []error
 	if g.store != nil {

@@ -16,7 +16,7 @@ func (a *app) logger(s *screen, o config.Log) *slog.Logger {
 	if o.Format == "json" || o.Format == "auto" && !s.terminal {
 		return slog.New(slog.NewJSONHandler(s, &slog.HandlerOptions{Level: level, ReplaceAttr: readable}))
 	}
-	return slog.New(tint.NewHandler(s, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: !bool(a.palette(a.err))}))
+	return slog.New(tint.NewTextHandler(s, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: !bool(a.palette(a.err))}))
 }
 
 // readable writes durations as "1.5s", not as a number of nanoseconds.

@@ -128,7 +128,7 @@ func cmdGateway(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Setenv("MODELGATE_ADDR", p.grpc)
 	ts.Setenv("HTTP", p.http)
-	ts.Value(scriptGateway{}).(*scriptState).gateway = p
+	stateOfScript(ts).gateway = p
 }
 
 // environ is what a gateway gets of a script's environment.
@@ -148,9 +148,17 @@ type scriptState struct{ gateway *process }
 
 type scriptGateway struct{}
 
+func stateOfScript(ts *testscript.TestScript) *scriptState {
+	s, ok := ts.Value(scriptGateway{}).(*scriptState)
+	if !ok {
+		ts.Fatalf("the script has no state")
+	}
+	return s
+}
+
 // cmdStop is "stop": SIGTERM to the gateway, which ends with code 0. Its log is in the file log.
 func cmdStop(ts *testscript.TestScript, _ bool, _ []string) {
-	p := ts.Value(scriptGateway{}).(*scriptState).gateway
+	p := stateOfScript(ts).gateway
 	if p == nil {
 		ts.Fatalf("no gateway runs")
 	}
@@ -168,7 +176,7 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	p := ts.Value(scriptGateway{}).(*scriptState).gateway
+	p := stateOfScript(ts).gateway
 	ts.Check(p.await(ctx, func(m *modelgatev1.Model) bool {
 		return m.GetName() == args[0] && m.GetActive().GetVersion() == args[1] && (len(args) == 2 || m.GetLastDecision().GetCode() == args[2])
 	}))

@@ -25,13 +25,13 @@ type registry struct {
 }
 
 // openRegistry chooses the source. It is the only place that knows their names.
-func openRegistry(c *config.Loaded, s *screen, log *slog.Logger) (*registry, error) {
+func openRegistry(ctx context.Context, c *config.Loaded, s *screen, log *slog.Logger) (*registry, error) {
 	switch {
 	case c.ModelsDir != "":
 		if c.MLflow.TrackingURI != "" {
 			log.Warn("models_dir is set, so MLflow is not asked", "models_dir", c.ModelsDir, "tracking_uri_from", c.Origin("mlflow.tracking_uri"))
 		}
-		return openFolder(c)
+		return openFolder(ctx, c)
 	case !c.MLflow.Enabled:
 		return &registry{Source: offline{}, name: "the cache only (MLFLOW_ENABLED=false)", models: modelConfigs(c), close: func() error { return nil }}, nil
 	case c.MLflow.TrackingURI == "":
@@ -77,7 +77,7 @@ func via(pointer string) []mlflow.Via {
 }
 
 // openFolder serves a folder. What it holds is what is served, in the order of the version numbers.
-func openFolder(c *config.Loaded) (*registry, error) {
+func openFolder(ctx context.Context, c *config.Loaded) (*registry, error) {
 	if _, err := os.Stat(c.ModelsDir); err != nil {
 		return nil, fmt.Errorf("%s: models_dir: %w; it is a folder with DIR/<served name>/<version number>/model.onnx in it", c.Origin("models_dir"), err)
 	}
@@ -99,7 +99,7 @@ func openFolder(c *config.Loaded) (*registry, error) {
 		}
 		return found, err
 	}
-	models, err := find(context.Background())
+	models, err := find(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"os"
 	"os/signal"
 	"syscall"
 	"time"
@@ -48,7 +49,7 @@ func (a *app) serve(ctx context.Context, c *config.Loaded) error {
 	for _, w := range c.Warnings {
 		log.Warn(w)
 	}
-	g, err := newGateway(c, s, log)
+	g, err := newGateway(ctx, c, s, log)
 	if err != nil {
 		return err
 	}
@@ -58,11 +59,34 @@ func (a *app) serve(ctx context.Context, c *config.Loaded) error {
 	return err
 }
 
-// untilSignal is a context that SIGINT or SIGTERM ends. After that, signals do what they do by default: end the program.
-func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
-	return ctx, stop
+// untilSignal is a context that SIGINT or SIGTERM ends. A second signal ends the program at once, the way it would have without us.
+// After stop, signals are nothing of ours.
+func untilSignal(ctx context.Context) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	stopped := make(chan struct{})
+	go func() {
+		select {
+		case <-signals:
+			cancel()
+		case <-stopped:
+			return
+		}
+		select {
+		case s := <-signals:
+			signal.Reset()
+			if n, ok := s.(syscall.Signal); ok {
+				_ = syscall.Kill(os.Getpid(), n)
+			}
+		case <-stopped:
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(stopped)
+		cancel()
+	}
 }
 
 func logEnd(log *slog.Logger, err error) {
