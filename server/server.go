@@ -2,6 +2,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -148,16 +149,20 @@ func (s *Server) assembleWeb() error {
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: predictTimeout, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 16 << 10, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: s.o.Limits.Streams},
 		ConnState: s.busy.note,
-		ErrorLog:  log.New(debugWriter{s.o.Logger}, "", 0),
+		ErrorLog:  log.New(httpLog{s.o.Logger}, "", 0),
 	}
 	return nil
 }
 
-// debugWriter logs what net/http complains of, mostly about callers: it is no state change of ours.
-type debugWriter struct{ l *slog.Logger }
+// httpLog logs what net/http complains of: about callers, mostly, which is no state change of ours.
+type httpLog struct{ l *slog.Logger }
 
-func (w debugWriter) Write(b []byte) (int, error) {
-	w.l.Debug("http server", "message", string(b))
+func (w httpLog) Write(b []byte) (int, error) {
+	level := slog.LevelDebug
+	if bytes.HasPrefix(b, []byte("http: panic")) {
+		level = slog.LevelError
+	}
+	w.l.Log(context.Background(), level, "http server", "message", string(b))
 	return len(b), nil
 }
 
