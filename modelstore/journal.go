@@ -38,6 +38,7 @@ type Saved struct {
 	Pin         int64         `json:"pin,omitempty"`        // the operator's pinned version; 0 is none
 	Hold        *Hold         `json:"hold,omitempty"`       // set by an operator's Rollback or Promote
 	Lost        Version       `json:"lost,omitzero"`        // served before a restart that couldn't find it in the cache; to be fetched again
+	Unpromoted  bool          `json:"unpromoted,omitempty"` // the registry is still to be told that Active was promoted
 	Quarantine  []Quarantined `json:"quarantine,omitempty"` // candidates that failed for good
 }
 

@@ -28,6 +28,7 @@ func (u *Updater) pass(ctx context.Context, m *model) error {
 	u.update(m, "", func(p *progress) { p.checking = true })
 	defer u.update(m, "", func(p *progress) { p.checking = false })
 	lost := u.fetchLost(ctx, m)
+	u.writePromotion(ctx, m)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -163,6 +164,9 @@ func (u *Updater) consider(ctx context.Context, m *model, c Version) (taken bool
 			return false, fmt.Errorf("read the F1 of %v: %w", c, err)
 		}
 	}
+	if active, err = u.withF1(ctx, m, active); err != nil {
+		return false, err
+	}
 	d := u.o.Policy(State{Rules: m.Rules, Active: active, Candidate: c, LastPointer: m.saved.LastPointer,
 		Pin: m.saved.Pin, Hold: m.saved.Hold, Quarantined: m.saved.quarantined(c)})
 	switch d.Action {
@@ -172,11 +176,30 @@ func (u *Updater) consider(ctx context.Context, m *model, c Version) (taken bool
 		u.noteOnce(m, c, Entry{Candidate: c, Active: active, Outcome: Refused, Code: d.Code, Reason: d.Reason, Actor: "policy"})
 		return false, nil
 	}
-	err = u.bring(ctx, m, c, bringing{decision: d, actor: "policy", recheck: !m.Rules.Newest, also: func(s *Saved) { s.Hold = nil }})
+	_, promoter := u.src.(Promoter)
+	err = u.bring(ctx, m, c, bringing{decision: d, actor: "policy", recheck: !m.Rules.Newest, also: func(s *Saved) {
+		s.Hold, s.Unpromoted = nil, promoter && m.Rules.Newest
+	}})
 	if errors.Is(err, ErrPermanent) {
 		return false, nil // in quarantine; an older candidate may still do
 	}
 	return err == nil, err
+}
+
+// withF1 asks again for the active version's F1 if it is unknown: metrics may be recorded after a version serves.
+func (u *Updater) withF1(ctx context.Context, m *model, active Version) (Version, error) {
+	if active.IsZero() || active.F1.Known {
+		return active, nil
+	}
+	f1, err := u.src.F1(ctx, active)
+	if err != nil || !f1.Known { // it may be gone from the registry: unknown, as before
+		return active, ctx.Err()
+	}
+	active.F1 = f1
+	if m.saved.Active.Same(active) && m.saved.Active.F1 != f1 {
+		return active, u.save(m, func(s *Saved) { s.Active.F1 = f1 })
+	}
+	return active, nil
 }
 
 // bringing says how and why a version is brought into service.
@@ -201,11 +224,11 @@ func (u *Updater) bring(ctx context.Context, m *model, v Version, how bringing) 
 	digest, err := u.fetchAndSwap(ctx, m, v, how, t)
 	e.Seconds = t.Seconds()
 	if err != nil {
-		return u.bringFailed(ctx, m, v, e, err)
+		return u.bringFailed(ctx, m, e, err)
 	}
 	e.Candidate.Digest = digest
 	u.live(m, e)
-	u.afterSwap(ctx, m, e.Candidate, how.actor)
+	u.afterSwap(ctx, m)
 	return nil
 }
 
@@ -261,14 +284,16 @@ func (u *Updater) bundle(ctx context.Context, m *model, v Version, t Timings) (B
 	return b, nil
 }
 
-// bringFailed records a failure once, and puts the version into quarantine if trying again is pointless.
-func (u *Updater) bringFailed(ctx context.Context, m *model, v Version, e Entry, err error) error {
+// bringFailed records a failure once, and puts the version into quarantine if trying again is pointless. One that served before a restart
+// isn't: what differs now may be what the registry has under its number, which is judged like any other.
+func (u *Updater) bringFailed(ctx context.Context, m *model, e Entry, err error) error {
+	v := e.Candidate
 	if ctx.Err() != nil && !errors.Is(err, ErrPermanent) {
 		return err // interrupted by an order or the end of the program: nobody's failure
 	}
 	e.Outcome, e.Code, e.Reason = Failed, "failed", err.Error()
 	switch {
-	case errors.Is(err, ErrPermanent):
+	case errors.Is(err, ErrPermanent) && e.Actor != actorRestart:
 		e.Code = "quarantined"
 		if serr := u.save(m, func(s *Saved) { s.quarantine(v, err.Error()) }); serr != nil {
 			u.o.Logger.Error("the quarantine was not saved", "version", v.String(), "error", serr)
@@ -281,16 +306,30 @@ func (u *Updater) bringFailed(ctx context.Context, m *model, v Version, e Entry,
 }
 
 // afterSwap does what can wait until the new version serves. What goes wrong here is told, and changes nothing.
-func (u *Updater) afterSwap(ctx context.Context, m *model, v Version, actor string) {
+func (u *Updater) afterSwap(ctx context.Context, m *model) {
 	if err := u.cache.Prune(ctx, m.Name, []Version{m.saved.Active, m.saved.Previous}); err != nil {
 		u.o.Logger.Warn("clean up the cache", "model", m.Name, "error", err)
 	}
+	u.writePromotion(ctx, m)
+}
+
+const codeUnpromoted = "promotion_not_recorded"
+
+// writePromotion tells the registry that the active version was promoted, if it doesn't know yet. Each pass tries again.
+func (u *Updater) writePromotion(ctx context.Context, m *model) {
 	p, ok := u.src.(Promoter)
-	if !ok || !m.Rules.Newest || actor != "policy" {
+	if !ok || !m.saved.Unpromoted || ctx.Err() != nil {
 		return
 	}
-	if err := p.MarkPromoted(ctx, v); err != nil {
-		u.record(m, Entry{Candidate: v, Active: v, Outcome: Noted, Code: "promotion_not_recorded", Actor: "policy",
+	v := m.saved.Active
+	err := p.MarkPromoted(ctx, v)
+	if err != nil && ctx.Err() == nil {
+		u.noteOnce(m, v, Entry{Candidate: v, Active: v, Outcome: Noted, Code: codeUnpromoted, Actor: "policy",
 			Reason: fmt.Sprintf("%v serves, but the registry did not take its promotion: %v", v, err)})
+	}
+	if err == nil || errors.Is(err, ErrNoVersion) {
+		if err := u.save(m, func(s *Saved) { s.Unpromoted = false }); err != nil {
+			u.o.Logger.Warn("the promotion was not saved; it is written again", "version", v.String(), "error", err)
+		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 )
 
+const actorRestart = "restart"
+
 // restore serves what served before a restart, or else the version before that.
 func (u *Updater) restore(ctx context.Context, m *model) {
 	defer u.update(m, "state", func(p *progress) { p.restored = true })
@@ -25,7 +27,7 @@ func (u *Updater) restore(ctx context.Context, m *model) {
 			return
 		}
 		if ctx.Err() == nil {
-			u.record(m, Entry{Candidate: v, Outcome: Failed, Code: "not_restored", Reason: err.Error(), Actor: "restart"})
+			u.record(m, Entry{Candidate: v, Outcome: Failed, Code: "not_restored", Reason: err.Error(), Actor: actorRestart})
 		}
 	}
 }
@@ -56,7 +58,7 @@ func (u *Updater) restoreVersion(ctx context.Context, m *model, v Version) error
 	if err != nil {
 		return err
 	}
-	u.live(m, Entry{Candidate: v, Outcome: Restored, Code: "restored", Actor: "restart", Seconds: t.Seconds(),
+	u.live(m, Entry{Candidate: v, Outcome: Restored, Code: "restored", Actor: actorRestart, Seconds: t.Seconds(),
 		Reason: fmt.Sprintf("%v served before the restart", v)})
 	return nil
 }
@@ -68,12 +70,13 @@ func (u *Updater) fetchLost(ctx context.Context, m *model) error {
 	if active, _ := u.slots.Serving(m.Name); lost.IsZero() && active.IsZero() {
 		lost = m.saved.Active
 	}
-	if lost.IsZero() || m.saved.quarantined(lost) != nil {
+	if lost.IsZero() || lost.Same(m.givenUp) || m.saved.quarantined(lost) != nil {
 		return nil
 	}
 	d := Decision{Take, "fetched_again", fmt.Sprintf("%v served before the restart, and the cache had lost it", lost)}
-	err := u.bring(ctx, m, lost, bringing{decision: d, actor: "restart"})
+	err := u.bring(ctx, m, lost, bringing{decision: d, actor: actorRestart})
 	if errors.Is(err, ErrPermanent) || errors.Is(err, ErrNoVersion) {
+		m.givenUp = lost
 		return u.save(m, func(s *Saved) { s.Lost = Version{} })
 	}
 	return err

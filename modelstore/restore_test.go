@@ -159,3 +159,52 @@ func TestModelThatAppearsLaterDoesNotEndReadiness(t *testing.T) {
 		}
 	})
 }
+
+func TestLostVersionWhoseContentChangedIsJudgedAnew(t *testing.T) {
+	bubble(t, func(t *testing.T, r *registry) {
+		g := newGateway(t, r, threshold)
+		r.publish(1, 0.80)
+		g.refresh()
+		g.stop()
+		if err := os.RemoveAll(filepath.Join(g.dir, "cache")); err != nil {
+			t.Fatal(err)
+		}
+		r.set(func(r *registry) { // as metrics.json does that comes later
+			r.fetch = func(_ context.Context, _ modelstore.Version, dir string) error {
+				return os.WriteFile(filepath.Join(dir, "metrics.json"), []byte("{}"), 0o600)
+			}
+		})
+		g.start()
+		g.wantServing("1/")
+	})
+}
+
+// interrupted is a registry that is gone when a promotion is to be written.
+type interrupted struct {
+	promoter
+	times *atomic.Int64
+}
+
+func (i interrupted) MarkPromoted(ctx context.Context, v modelstore.Version) error {
+	if i.times.Add(1) < 3 {
+		return errors.New("connection refused")
+	}
+	return i.promoter.MarkPromoted(ctx, v)
+}
+
+func TestPromotionIsWrittenWhenTheRegistryIsBack(t *testing.T) {
+	bubble(t, func(t *testing.T, r *registry) {
+		src := interrupted{promoter{registry: r}, new(atomic.Int64)}
+		r.publish(1, 0.76)
+		g := newGateway(t, src, modelstore.Rules{Newest: true})
+		g.wantServing("1/")
+		g.refresh()
+		g.restart()
+		g.refresh()
+		g.refresh()
+		if len(r.promoted) != 1 || r.promoted[0] != 1 {
+			t.Errorf("promoted in the registry: %v, want [1]", r.promoted)
+		}
+		g.wantHistory("1 swapped first_version policy", "1 noted promotion_not_recorded policy", "1 restored restored restart")
+	})
+}

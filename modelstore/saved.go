@@ -1,13 +1,16 @@
 package modelstore
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // serve notes that v is about to serve, in place of the active version.
 func (s *Saved) serve(v Version) {
 	if !s.Active.Same(v) {
 		s.Previous = s.Active
 	}
-	s.Active, s.Lost = v, Version{}
+	s.Active, s.Lost, s.Unpromoted = v, Version{}, false
 	s.lift(v)
 }
 
@@ -89,14 +92,31 @@ func (u *Updater) live(m *model, e Entry) {
 
 // noteOnce records a refusal or failure of c, unless the ledger was told the very same last time.
 func (u *Updater) noteOnce(m *model, c Version, e Entry) {
-	if m.noted[noteKey(c)] == e.Code+e.Reason {
+	if m.noted[noteKey(c)] == noteOf(e) {
 		return
 	}
-	m.noted[noteKey(c)] = e.Code + e.Reason
+	m.noted[noteKey(c)] = noteOf(e)
 	u.record(m, e)
 }
 
 func noteKey(c Version) string { return c.ID() + " " + c.Created.UTC().String() + " " + c.Source }
+
+// noteOf is what two entries about a version have in common if they tell the same. The errors of a network differ in their port numbers.
+func noteOf(e Entry) string {
+	if e.Outcome == Failed {
+		return e.Code + withoutDigits(e.Reason)
+	}
+	return e.Code + e.Reason
+}
+
+func withoutDigits(s string) string {
+	return strings.Map(func(r rune) rune {
+		if '0' <= r && r <= '9' {
+			return -1
+		}
+		return r
+	}, s)
+}
 
 // recall reads back what the ledger was told since the last swap.
 func (u *Updater) recall(m *model) {
@@ -108,12 +128,12 @@ func (u *Updater) recall(m *model) {
 		if i == 0 {
 			u.update(m, "", func(p *progress) { p.last = e })
 		}
-		switch e.Outcome {
-		case Swapped, RolledBack:
+		switch {
+		case e.Outcome == Swapped || e.Outcome == RolledBack:
 			return
-		case Refused, Failed:
+		case e.Outcome == Refused || e.Outcome == Failed || e.Code == codeUnpromoted:
 			if _, told := m.noted[noteKey(e.Candidate)]; !told {
-				m.noted[noteKey(e.Candidate)] = e.Code + e.Reason
+				m.noted[noteKey(e.Candidate)] = noteOf(e)
 			}
 		}
 	}

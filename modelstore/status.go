@@ -71,7 +71,11 @@ func (u *Updater) passEnded(m *model, err error) {
 		text = err.Error()
 	default:
 		text = err.Error()
-		u.o.Logger.Warn("the pass failed and will be tried again", "model", m.Name, "failures", m.failures, "error", err)
+		log := u.o.Logger.Warn
+		if withoutDigits(text) == withoutDigits(m.progress.lastError) {
+			log = u.o.Logger.Debug // it was told
+		}
+		log("the pass failed and will be tried again", "model", m.Name, "failures", m.failures, "error", err)
 	}
 	u.o.Observe(Event{Kind: kind, Version: Version{Model: m.Name}, Err: err})
 	what := ""

@@ -3,6 +3,7 @@ package modelstore_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -232,5 +233,41 @@ func TestOrderWhoseOperatorLeftIsNotCarriedOutLater(t *testing.T) {
 		close(release)
 		g.must(<-promoted)
 		g.wantServing("3/2")
+	})
+}
+
+func TestFailureThatOnlyDiffersInNumbersIsOneLine(t *testing.T) {
+	bubble(t, func(t *testing.T, r *registry) {
+		g := newGateway(t, r, threshold)
+		port := 40000
+		r.set(func(r *registry) {
+			r.fetch = func(context.Context, modelstore.Version, string) error {
+				port++
+				return fmt.Errorf("read tcp 127.0.0.1:%d: connection reset", port)
+			}
+		})
+		r.publish(1, 0.80)
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		g.wantHistory("1 failed failed policy")
+	})
+}
+
+func TestF1ThatIsRecordedLaterCounts(t *testing.T) {
+	bubble(t, func(t *testing.T, r *registry) {
+		rules := modelstore.Rules{Newest: true, AcceptUnknownFirst: true}
+		g := newGateway(t, r, rules)
+		r.set(func(r *registry) {
+			r.versions = []modelstore.Version{withF1(version(1, 0), modelstore.AbsentF1("there is no metrics.json"))}
+		})
+		g.refresh()
+		g.wantServing("1/")
+		r.set(func(r *registry) { r.versions[0].F1 = modelstore.KnownF1("eval_f1", 0.90) })
+		r.publish(2, 0.30)
+		g.refresh()
+		g.wantServing("1/")
+		r.publish(3, 0.95)
+		g.refresh()
+		g.wantServing("3/1")
 	})
 }

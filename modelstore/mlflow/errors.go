@@ -71,7 +71,7 @@ func (c *client) statusError(resp *http.Response, body []byte) error {
 	case resp.StatusCode == http.StatusForbidden:
 		e.text = fmt.Sprintf("the registry at %s doesn't permit this (403): give the gateway's user the right to read the model", c.where())
 	case e.code != "":
-		e.text = fmt.Sprintf("the registry says %d %s: %s", resp.StatusCode, clip(e.code), c.redact(clip(said.Message)))
+		e.text = fmt.Sprintf("the registry says %d %s: %s", resp.StatusCode, clip(c.redact(e.code)), clip(c.redact(said.Message))) // redacted first: a cut secret isn't found
 	case resp.StatusCode == http.StatusNotFound:
 		e.text = fmt.Sprintf("there is no MLflow API at %s (404): check MLFLOW_TRACKING_URI", c.where())
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
