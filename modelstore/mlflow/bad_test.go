@@ -170,7 +170,7 @@ func TestBadAnswers(t *testing.T) {
 		"redirect to a login page":   {answers: []http.HandlerFunc{with("Location", "https://sso.example/?token=sesame", answer(302, "text/html", ""))}, want: "redirects to https://sso.example, which is not followed", asked: 1},
 		"redirect for ever":          {answers: []http.HandlerFunc{with("Location", getModel, answer(302, "text/html", ""))}, want: "redirects to itself"},
 		"a secret where a long answer is cut": {answers: []http.HandlerFunc{jsonBody(400, `{"error_code": "BAD_REQUEST", "message": "`+strings.Repeat("x", 296)+` sesame"}`)},
-			opts: func(o *mlflow.Options) { o.Token = "sesame" }, want: "xxx [r...", up: true},
+			opts: func(o *mlflow.Options) { o.Token = "sesame" }, want: "xxx [re...", up: true},
 		"the server repeats secrets": {answers: []http.HandlerFunc{jsonBody(400, `{"error_code": "BAD_REQUEST", "message": "bad token sesame\u001b[2J"}`)}, opts: func(o *mlflow.Options) { o.Token = "sesame" }, want: "bad token [redacted] [2J", up: true},
 	} {
 		t.Run(name, func(t *testing.T) {
