@@ -2,14 +2,17 @@ package inference_test
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
 	"modelgate/inference"
+	"modelgate/inference/engine/enginetest"
 )
 
 // What testdata/make.py wrote down.
@@ -63,5 +66,26 @@ func TestSklearnParity(t *testing.T) {
 			}
 			wg.Wait()
 		})
+	}
+}
+
+// Labels are what callers get: one that isn't text could not be sent to any of them.
+func TestLabelsThatArentText(t *testing.T) {
+	dir := t.TempDir()
+	g := enginetest.NewGraph().Input("text", enginetest.String, "n").
+		Init("one", enginetest.Tensor{Shape: []int64{1, 2}, Data: []float32{0.25, 0.75}}).
+		Node("Shape", []string{"text"}, []string{"n"}).
+		Init("two", enginetest.Tensor{Shape: []int64{1}, Data: []int64{2}}).
+		Node("Concat", []string{"n", "two"}, []string{"shape"}, enginetest.IntAttr("axis", 0)).
+		Node("Expand", []string{"one", "shape"}, []string{"scores"}).
+		DomainNode("ai.onnx.ml", "ZipMap", []string{"scores"}, []string{"z"}, enginetest.StringsAttr("classlabels_strings", "no", "ye\xff")).
+		MapsOutput("z", enginetest.String)
+	writeFile(t, dir, "model.onnx", string(g.Bytes()))
+	m, err := inference.Open(t.Context(), dir, newEngine(t), inference.Options{})
+	if err == nil {
+		_ = m.Close()
+	}
+	if !errors.Is(err, inference.ErrBundle) || !strings.Contains(err.Error(), "UTF-8") {
+		t.Errorf("%v", err)
 	}
 }

@@ -137,6 +137,9 @@ func (g *stringGraph) learnLabels(keys []string, columns int) error {
 		if name, ok := g.config.ID2Label[key]; ok {
 			labels[i] = name
 		}
+		if !utf8.ValidString(labels[i]) {
+			return fmt.Errorf("the label %q is not valid UTF-8", labels[i])
+		}
 	}
 	if len(labels) == 0 {
 		return errors.New("the map of labels is empty")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -91,7 +92,7 @@ func (c *cursor) message() (*cursor, error) {
 	return sub, nil
 }
 
-// text reads a length-delimited field of at most maxString bytes.
+// text reads a length-delimited field of at most maxString bytes, which must be text: names end up in messages to callers.
 func (c *cursor) text() (string, error) {
 	sub, err := c.message()
 	if err != nil {
@@ -104,6 +105,9 @@ func (c *cursor) text() (string, error) {
 	b := make([]byte, n)
 	if got, err := c.w.r.ReadAt(b, sub.off); int64(got) < n {
 		return "", fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	if !utf8.Valid(b) {
+		return "", c.bad("a name is not valid UTF-8")
 	}
 	return string(b), nil
 }

@@ -105,7 +105,19 @@ func Read(path string) (*File, error) {
 }
 
 // Parse reads a graph of size bytes from r, as Read does.
-func Parse(r io.ReaderAt, size int64) (*File, error) { return parse(newCursor(r, size)) }
+func Parse(r io.ReaderAt, size int64) (*File, error) {
+	f, err := parse(newCursor(r, size))
+	if errors.Is(err, ErrFormat) && startsWith(r, "version https://git-lfs.") {
+		return nil, fmt.Errorf("%w but a Git LFS pointer to one: get the file itself with git lfs pull", ErrFormat)
+	}
+	return f, err
+}
+
+func startsWith(r io.ReaderAt, s string) bool {
+	head := make([]byte, len(s))
+	n, _ := r.ReadAt(head, 0)
+	return string(head[:n]) == s
+}
 
 // Uses reports whether the file uses an operator of domain, which is empty for ai.onnx.
 func (f *File) Uses(domain string) bool {

@@ -120,6 +120,8 @@ func TestRefused(t *testing.T) {
 		nested = protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), node)
 	}
 	for name, content := range map[string][]byte{
+		"name that isn't text": enginetest.NewGraph().Input("x\xff", enginetest.Float, "n").
+			Node("Identity", []string{"x\xff"}, []string{"y"}).Output("y", enginetest.Float, "n").Bytes(),
 		"empty":             {},
 		"garbage":           []byte("garbage"),
 		"HTML":              []byte("<!doctype html><html></html>"),
