@@ -23,7 +23,7 @@ import (
 type authorizer struct {
 	tokens          *tokenFile // nil: no token file
 	openPredictions bool
-	loopback        bool // the address that the caller reached
+	private         bool // only this machine can reach the address that was called
 }
 
 // access is what a method needs.
@@ -56,7 +56,7 @@ func (a *authorizer) authorize(ctx context.Context) (context.Context, error) {
 	method, _ := grpc.Method(ctx)
 	need := accessOf(method)
 	switch {
-	case need == open, need == predicting && a.openPredictions, a.tokens == nil && need != changing, a.tokens == nil && a.loopback:
+	case need == open, need == predicting && a.openPredictions, a.tokens == nil && need != changing, a.tokens == nil && a.private:
 		return ctx, nil
 	case a.tokens == nil:
 		return nil, newStatus(kind{code: codes.PermissionDenied, reason: "TOKEN_FILE_NEEDED"},

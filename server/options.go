@@ -23,6 +23,8 @@ type Options struct {
 	TokenFile string   // bearer tokens, one a line; "" means that no token is asked for
 	// OpenPredictions lets callers without a token predict; everything else still needs one. Only with TokenFile.
 	OpenPredictions bool
+	// Proxied says that a proxy on this machine hands on what other machines send: an address on loopback is then as public as any.
+	Proxied bool
 	// AllowedHosts are the names, besides localhost and loopback addresses, that a Host header may give to a listener on loopback.
 	AllowedHosts []string
 
@@ -108,6 +110,9 @@ func (o Options) checkAddr(addr string) error {
 	return fmt.Errorf("%s can be reached from other machines, and there is no TLS: set a certificate and key, "+
 		"or listen on 127.0.0.1, or allow it with --insecure", addr)
 }
+
+// private reports whether only this machine can reach l.
+func (o Options) private(l net.Listener) bool { return !o.Proxied && loopback(l.Addr().String()) }
 
 // loopback reports whether addr, a host:port, can only be reached from this machine.
 func loopback(addr string) bool {

@@ -86,9 +86,9 @@ func TestAuthorization(t *testing.T) {
 		{"token file, wrong token", tokenFile(t), otherToken, want{anonymous, anonymous, anonymous}},
 		{"token file, token", tokenFile(t), token, want{ok, ok, ok}},
 		{"open predictions, no token", func(o *server.Options) { tokenFile(t)(o); o.OpenPredictions = true }, "", want{ok, anonymous, anonymous}},
-		{"off loopback, no token file", offLoopback, "", want{ok, ok, denied}},
-		{"off loopback, token", func(o *server.Options) { tokenFile(t)(o); offLoopback(o) }, token, want{ok, ok, ok}},
-		{"off loopback, no token", func(o *server.Options) { tokenFile(t)(o); offLoopback(o) }, "", want{anonymous, anonymous, anonymous}},
+		{"reached by others, no token file", proxied, "", want{ok, ok, denied}},
+		{"reached by others, token", func(o *server.Options) { tokenFile(t)(o); proxied(o) }, token, want{ok, ok, ok}},
+		{"reached by others, no token", func(o *server.Options) { tokenFile(t)(o); proxied(o) }, "", want{anonymous, anonymous, anonymous}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := start(t, func(cfg *config) { c.options(&cfg.options) })
@@ -134,10 +134,8 @@ func tokenFile(t testing.TB) func(*server.Options) {
 	}
 }
 
-// offLoopback listens on all interfaces, for as long as a test of it lasts.
-func offLoopback(o *server.Options) {
-	o.GRPCAddr, o.HTTPAddr, o.Insecure = "0.0.0.0:0", "0.0.0.0:0", true
-}
+// proxied has a server treat its address as one that other machines reach.
+func proxied(o *server.Options) { o.Proxied = true }
 
 func TestTokenRotation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tokens")

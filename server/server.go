@@ -109,9 +109,9 @@ func (s *Server) assemble() error {
 		creds = credentials.NewTLS(forGRPC)
 	}
 	authorize := func(l net.Listener) *authorizer {
-		return &authorizer{tokens: tokens, openPredictions: s.o.OpenPredictions, loopback: loopback(l.Addr().String())}
+		return &authorizer{tokens: tokens, openPredictions: s.o.OpenPredictions, private: s.o.private(l)}
 	}
-	reflect := loopback(s.grpc.Addr().String())
+	reflect := s.o.private(s.grpc)
 	if s.o.Reflection != nil {
 		reflect = *s.o.Reflection
 	}

@@ -79,14 +79,14 @@ func (s *Server) handler(rest http.Handler) (http.Handler, error) {
 // guard keeps web pages of others away from a server on this machine, and sets the headers that every answer has.
 func (s *Server) guard(next http.Handler) http.Handler {
 	crossOrigin := http.NewCrossOriginProtection()
-	onLoopback := loopback(s.http.Addr().String())
+	private := s.o.private(s.http)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		setHeaders(w.Header(), r.URL.Path)
 		if s.isDraining() {
 			w.Header().Set("Connection", "close") // the caller's next request goes elsewhere
 		}
 		switch {
-		case onLoopback && !s.ownHost(r.Host):
+		case private && !s.ownHost(r.Host):
 			refuse(w, http.StatusForbidden, codes.PermissionDenied, "FOREIGN_HOST",
 				fmt.Sprintf("the Host %q is not this machine; if it is a name of it, add it to the allowed hosts", r.Host))
 		case crossOrigin.Check(r) != nil:

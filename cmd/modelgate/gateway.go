@@ -120,7 +120,7 @@ func serverOptions(c *config.Loaded, log *slog.Logger, m *server.Metrics, g prom
 	return server.Options{
 		GRPCAddr: c.GRPCAddr, HTTPAddr: c.HTTPAddr,
 		TLS:      server.TLSFiles{Cert: c.TLS.Cert, Key: c.TLS.Key, ClientCA: c.TLS.ClientCA},
-		Insecure: c.Insecure, TokenFile: c.TokenFile, OpenPredictions: c.OpenPredictions, AllowedHosts: c.AllowedHosts,
+		Insecure: c.Insecure, TokenFile: c.TokenFile, OpenPredictions: c.OpenPredictions, Proxied: c.Proxied, AllowedHosts: c.AllowedHosts,
 		Limits: server.Limits{MessageBytes: int(l.MessageBytes), IDBytes: l.IDBytes, BatchItems: l.BatchItems,
 			BatchConcurrency: l.BatchConcurrency, StreamWindow: l.StreamWindow, Streams: l.Streams},
 		DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),

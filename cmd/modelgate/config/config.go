@@ -21,6 +21,7 @@ type Config struct {
 	DrainDelay      Duration `json:"drain_delay" jsonschema_description:"Time between \"not ready\" and the end of listening, for load balancers to notice."`
 	TokenFile       string   `json:"token_file" jsonschema_description:"File with the bearer tokens that callers may send, one a line."`
 	OpenPredictions bool     `json:"open_predictions" jsonschema_description:"Let callers without a token predict; everything else still needs one."`
+	Proxied         bool     `json:"proxied" jsonschema_description:"A proxy on this machine hands on what other machines send: an address on loopback is then as public as any."`
 	AllowedHosts    []string `json:"allowed_hosts" jsonschema_description:"Names, besides localhost and loopback addresses, that a Host header may give to a port on loopback."`
 	Insecure        bool     `json:"insecure" jsonschema_description:"Allow addresses off loopback without TLS."`
 	Reflection      *bool    `json:"reflection,omitempty" jsonschema_description:"Answer gRPC reflection, for grpcurl and its like. Default: on loopback only."`
