@@ -41,22 +41,26 @@ func (w watched) Run(ctx context.Context, inputs []engine.Tensor) ([]engine.Tens
 // A row's scores don't depend on its company: where a graph minds its mask, rows of nearly one length are padded and share a run;
 // where it doesn't, only rows of exactly one length do.
 func TestCompanyDoesntMatter(t *testing.T) {
-	var text strings.Builder
 	var texts []string
-	for i := range 24 {
-		fmt.Fprintf(&text, "%s ", enginetest.Words()[i%len(enginetest.Words())])
-		texts = append(texts, text.String())
+	for _, from := range []int{0, 7} {
+		var text strings.Builder
+		for i := range 24 {
+			fmt.Fprintf(&text, "%s ", enginetest.Words()[(from+i)%len(enginetest.Words())])
+			texts = append(texts, text.String())
+		}
 	}
 	for name, c := range map[string]struct {
 		shape shape
 		left  bool
 		pads  bool
+		alone bool // rows never share a run
 	}{
-		"minds its mask":        {shape{}, false, true},
-		"minds it, padded left": {shape{}, true, true},
-		"int32":                 {shape{elem: enginetest.Int32}, false, true},
-		"ignores its mask":      {shape{deaf: true}, false, false},
-		"has no mask":           {shape{unmasked: true}, false, false},
+		"minds its mask":        {shape{}, false, true, false},
+		"minds it, padded left": {shape{}, true, true, false},
+		"int32":                 {shape{elem: enginetest.Int32}, false, true, false},
+		"ignores its mask":      {shape{deaf: true}, false, false, false},
+		"has no mask":           {shape{unmasked: true}, false, false, false},
+		"quantizes by range":    {shape{tail: quantized}, false, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var padded, shared, wrongSide atomic.Bool
@@ -84,7 +88,14 @@ func TestCompanyDoesntMatter(t *testing.T) {
 			}
 			padded.Store(false)
 			shared.Store(false)
-			done := func() bool { return shared.Load() && (padded.Load() || !c.pads) }
+			alone := map[string][]float64{}
+			for _, s := range texts {
+				alone[s] = scoresOf(predict(t, m, s), "negative", "positive")
+				if want := softmax(logits(s)); !c.alone && !close6(alone[s], want) {
+					t.Errorf("%q: %v, want %v", s, alone[s], want)
+				}
+			}
+			done := func() bool { return c.alone || shared.Load() && (padded.Load() || !c.pads) }
 			for round := 0; !done() || round < 8; round++ {
 				var wg sync.WaitGroup
 				for _, s := range slices.Concat(texts, texts) {
@@ -92,7 +103,7 @@ func TestCompanyDoesntMatter(t *testing.T) {
 						p, err := m.Predict(t.Context(), input(s))
 						if err != nil {
 							t.Error(err)
-						} else if got, want := scoresOf(p, "negative", "positive"), softmax(logits(s)); !close6(got, want) {
+						} else if got, want := scoresOf(p, "negative", "positive"), alone[s]; !close6(got, want) {
 							t.Errorf("%q: %v, want %v", s, got, want)
 						}
 					})
@@ -102,11 +113,20 @@ func TestCompanyDoesntMatter(t *testing.T) {
 			if padded.Load() != c.pads && !c.shape.unmasked {
 				t.Errorf("padded: %v, want %v", padded.Load(), c.pads)
 			}
+			if shared.Load() == c.alone {
+				t.Errorf("shared: %v", shared.Load())
+			}
 			if wrongSide.Load() && !c.shape.unmasked {
 				t.Error("padded on the wrong side")
 			}
 		})
 	}
+}
+
+// quantized rounds as graphs do that quantize_dynamic made: with a step that depends on the largest number of all rows.
+func quantized(g *enginetest.Graph, from, to string) {
+	g.Node("DynamicQuantizeLinear", []string{from}, []string{"q", "step", "zero"}).
+		Node("DequantizeLinear", []string{"q", "step", "zero"}, []string{to})
 }
 
 func at(t engine.Tensor, i int) int64 {

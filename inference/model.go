@@ -25,6 +25,8 @@ type graph interface {
 	size(Example) int
 	// warmups are examples in the shapes that traffic will have, each a run.
 	warmups(ctx context.Context, maxBatch int) ([][]Example, error)
+	// strangers are two examples of one size that have little in common; nil where rows can't depend on each other.
+	strangers(ctx context.Context) ([]Example, error)
 	// paddable are runs of two examples of which the first must be padded; nil where padding never happens.
 	paddable(ctx context.Context) ([]Example, error)
 	info() Info
@@ -40,6 +42,8 @@ type Model struct {
 	positive int // index of the positive label; -1: none
 	limit    float64
 	maxBatch int
+	alone    atomic.Bool // rows never share a run: WarmUp has seen that their scores depend on their company
+	serial   atomic.Int64
 	pads     atomic.Bool // rows of nearly one length may share a run: WarmUp has seen that padding changes nothing
 	path     string
 }
@@ -162,6 +166,9 @@ func (m *Model) decideBy(b *bundle, o Options) error {
 }
 
 func (m *Model) size(ex Example) int {
+	if m.alone.Load() {
+		return int(m.serial.Add(1)) // a size that no other has
+	}
 	n := m.graph.size(ex)
 	if m.pads.Load() {
 		return (n + paddingStep - 1) / paddingStep

@@ -166,6 +166,8 @@ func (g *stringGraph) warmups(ctx context.Context, maxBatch int) ([][]Example, e
 	return runs, nil
 }
 
+func (g *stringGraph) strangers(context.Context) ([]Example, error) { return nil, nil }
+
 func (g *stringGraph) paddable(context.Context) ([]Example, error) { return nil, nil }
 
 func (g *stringGraph) info() Info {

@@ -87,6 +87,18 @@ func stretched(data []int64, n int) []int64 {
 	return append(out, last)
 }
 
+func (g *tokenGraph) strangers(ctx context.Context) ([]Example, error) {
+	full, err := g.warmupExample(ctx)
+	if err != nil {
+		return nil, err
+	}
+	short, err := g.Encode(ctx, textInput("a"))
+	if err != nil {
+		return nil, err
+	}
+	return []Example{full, g.resized(short, g.size(full))}, nil
+}
+
 func (g *tokenGraph) paddable(ctx context.Context) ([]Example, error) {
 	if !g.masked {
 		return nil, nil

@@ -37,15 +37,39 @@ func (m *Model) warmUp(ctx context.Context) (err error) {
 			}
 		}
 	}
+	return m.tryCompany(ctx)
+}
+
+// tryCompany keeps rows apart whose scores depend on what else is in the run, as those of a graph do that quantize_dynamic made: its
+// rounding follows the largest number of all rows.
+func (m *Model) tryCompany(ctx context.Context) error {
+	if m.maxBatch == 1 {
+		return nil
+	}
+	pair, err := m.graph.strangers(ctx)
+	if err != nil || pair == nil {
+		return err
+	}
+	together, err := m.run(ctx, pair)
+	if err != nil {
+		return fmt.Errorf("two different texts of one length: %w", err)
+	}
+	for i := range pair {
+		alone, err := m.run(ctx, pair[i:i+1])
+		if err != nil {
+			return err
+		}
+		if !within(alone[0], together[i], 1e-5) {
+			m.alone.Store(true)
+			return nil
+		}
+	}
 	return m.tryPadding(ctx)
 }
 
 // tryPadding lets texts of nearly one length share a run if that doesn't change their scores. A graph without a mask, or one that
 // ignores it, is served all the same, with texts of exactly one length in a run.
 func (m *Model) tryPadding(ctx context.Context) error {
-	if m.maxBatch == 1 {
-		return nil
-	}
 	pair, err := m.graph.paddable(ctx)
 	if err != nil || pair == nil {
 		return err
@@ -63,9 +87,11 @@ func (m *Model) tryPadding(ctx context.Context) error {
 }
 
 // near allows for what the order of additions changes in float32.
-func near(a, b []float64) bool {
+func near(a, b []float64) bool { return within(a, b, 1e-4) }
+
+func within(a, b []float64, distance float64) bool {
 	for i := range a {
-		if math.Abs(a[i]-b[i]) > 1e-4 {
+		if math.Abs(a[i]-b[i]) > distance {
 			return false
 		}
 	}
