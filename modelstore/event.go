@@ -10,6 +10,8 @@ type Event struct {
 	Duration time.Duration // PhaseEnded
 	Err      error         // PhaseEnded: nil if it went well; CloseFailed, CheckFailed: why
 	Entry    *Entry        // Decided
+	Done     int64         // Progressed: bytes fetched so far
+	Total    int64         // Progressed: bytes in all; 0 if unknown
 }
 
 // EventKind says what an Event tells.
@@ -21,6 +23,7 @@ const (
 	CloseFailed                  // a version was closed and said that something went wrong
 	Decided                      // an entry was written to the ledger
 	Checked                      // a pass over the registry ended well; Version.Model names the model
+	Progressed                   // a download goes on
 	CheckFailed                  // a pass couldn't be done; Version.Model names the model
 )
 

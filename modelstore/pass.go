@@ -10,10 +10,10 @@ import (
 // mostCandidates bounds how many versions one pass judges when candidates are the newest ones.
 const mostCandidates = 20
 
-// mostFailed bounds how many candidates that can't be fetched one pass puts up with: with each of them it is less likely their own fault.
+// mostFailed bounds how many candidates that can't be had one pass puts up with: with each of them it is less likely their own fault.
 const mostFailed = 3
 
-// A fetchError says that the registry didn't hand out a version's files.
+// A fetchError says that the registry didn't hand out a version's F1 or files.
 type fetchError struct{ err error }
 
 func (e *fetchError) Error() string { return e.err.Error() }
@@ -27,6 +27,7 @@ var errPointerMoved = errors.New("the registry's pointer moved meanwhile")
 func (u *Updater) pass(ctx context.Context, m *model) error {
 	u.update(m, "", func(p *progress) { p.checking = true })
 	defer u.update(m, "", func(p *progress) { p.checking = false })
+	m.asked = false
 	lost := u.fetchLost(ctx, m)
 	u.writePromotion(ctx, m)
 	if ctx.Err() != nil {
@@ -38,7 +39,9 @@ func (u *Updater) pass(ctx context.Context, m *model) error {
 		return errors.Join(err, u.settleHold(m, m.saved.LastPointer))
 	case err != nil:
 		return err
-	case len(candidates) == 0:
+	}
+	m.asked = true
+	if len(candidates) == 0 {
 		return errors.Join(lost, u.settleHold(m, m.saved.LastPointer))
 	}
 	pointer := candidates[0]
@@ -161,7 +164,7 @@ func (u *Updater) consider(ctx context.Context, m *model, c Version) (taken bool
 	active, _ := u.slots.Serving(m.Name)
 	if !c.Same(active) {
 		if c.F1, err = u.src.F1(ctx, c); err != nil {
-			return false, fmt.Errorf("read the F1 of %v: %w", c, err)
+			return false, &fetchError{fmt.Errorf("read the F1 of %v: %w", c, err)}
 		}
 	}
 	if active, err = u.withF1(ctx, m, active); err != nil {
@@ -267,6 +270,7 @@ func (u *Updater) bundle(ctx context.Context, m *model, v Version, t Timings) (B
 	}
 	progress := func(done, total int64) {
 		u.update(m, "", func(p *progress) { p.done, p.total = done, total })
+		u.o.Observe(Event{Kind: Progressed, Version: v, Done: done, Total: total})
 	}
 	fetch := func(ctx context.Context, dir string) error {
 		if err := u.src.Fetch(ctx, v, dir, progress); err != nil {

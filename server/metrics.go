@@ -32,6 +32,8 @@ type Metrics struct {
 	lastCheck   *prometheus.GaugeVec
 	servingF1   *prometheus.GaugeVec
 	version     *prometheus.GaugeVec
+	fetched     *prometheus.GaugeVec
+	toFetch     *prometheus.GaugeVec
 
 	mu       sync.Mutex          // guards versions
 	versions map[string][]string // by model: the versions that have series, oldest first
@@ -43,7 +45,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	m.makeRequestMetrics()
 	m.makeModelMetrics()
 	for _, c := range []prometheus.Collector{m.requests, m.latency, m.inflight, m.rpcs, m.rpcLatency, m.batchSize, m.queue,
-		m.decisions, m.phases, m.closeErrors, m.registryUp, m.lastCheck, m.servingF1, m.version} {
+		m.decisions, m.phases, m.closeErrors, m.registryUp, m.lastCheck, m.servingF1, m.version, m.fetched, m.toFetch} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -73,6 +75,8 @@ func (m *Metrics) makeModelMetrics() {
 	m.lastCheck = gauge("last_check_timestamp_seconds", "When the registry was last checked with success, in seconds since 1970.", "model")
 	m.servingF1 = gauge("serving_f1", "The F1 of the version that serves; absent if it is unknown.", "model")
 	m.version = gauge("serving_version", "The number of the version that serves.", "model")
+	m.fetched = gauge("fetched_bytes", "Bytes of the newest download that have arrived.", "model")
+	m.toFetch = gauge("fetch_size_bytes", "Bytes that the newest download has in all; 0 if the registry doesn't say.", "model")
 }
 
 func opts(name, help string) prometheus.Opts {
@@ -106,6 +110,9 @@ func (m *Metrics) Observe(e modelstore.Event) {
 	case modelstore.Checked:
 		m.registryUp.WithLabelValues(model).Set(1)
 		m.lastCheck.WithLabelValues(model).SetToCurrentTime()
+	case modelstore.Progressed:
+		m.fetched.WithLabelValues(model).Set(float64(e.Done))
+		m.toFetch.WithLabelValues(model).Set(float64(e.Total))
 	case modelstore.CheckFailed:
 		m.registryUp.WithLabelValues(model).Set(0)
 	case modelstore.Decided:

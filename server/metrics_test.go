@@ -105,7 +105,14 @@ func TestMetricsOfEvents(t *testing.T) {
 	m.Observe(modelstore.Event{Kind: modelstore.CloseFailed, Version: v, Err: http.ErrAbortHandler})
 	m.Observe(modelstore.Event{Kind: modelstore.CheckFailed, Version: modelstore.Version{Model: "text"}, Err: http.ErrAbortHandler})
 	m.Observe(modelstore.Event{Kind: modelstore.PhaseEnded, Version: v, Phase: modelstore.PhaseLoad, Duration: time.Second, Err: http.ErrAbortHandler})
+	m.Observe(modelstore.Event{Kind: modelstore.Progressed, Version: v, Done: 1 << 20, Total: 4 << 20})
 	const want = `
+# HELP modelgate_fetch_size_bytes Bytes that the newest download has in all; 0 if the registry doesn't say.
+# TYPE modelgate_fetch_size_bytes gauge
+modelgate_fetch_size_bytes{model="text"} 4.194304e+06
+# HELP modelgate_fetched_bytes Bytes of the newest download that have arrived.
+# TYPE modelgate_fetched_bytes gauge
+modelgate_fetched_bytes{model="text"} 1.048576e+06
 # HELP modelgate_close_errors_total Old versions that said that something went wrong when they were closed.
 # TYPE modelgate_close_errors_total counter
 modelgate_close_errors_total{model="text"} 1
@@ -116,7 +123,7 @@ modelgate_registry_up{model="text"} 0
 # TYPE modelgate_serving_version gauge
 modelgate_serving_version{model="text"} 3
 `
-	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "modelgate_close_errors_total", "modelgate_registry_up", "modelgate_serving_version", "modelgate_serving_f1"); err != nil {
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "modelgate_close_errors_total", "modelgate_registry_up", "modelgate_serving_version", "modelgate_serving_f1", "modelgate_fetched_bytes", "modelgate_fetch_size_bytes"); err != nil {
 		t.Error(err)
 	}
 	if _, err := server.NewMetrics(reg); err == nil {
