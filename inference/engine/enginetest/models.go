@@ -90,7 +90,7 @@ func EndlessLoop() *Graph {
 
 // Random gives n numbers in [-1, 1) that depend only on seed.
 func Random(seed uint64, n int) []float32 {
-	r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // test data must repeat
+	r := rand.New(rand.NewPCG(seed, 1))
 	out := make([]float32, n)
 	for i := range out {
 		out[i] = r.Float32()*2 - 1
