@@ -8,7 +8,7 @@ type Event struct {
 	Version  Version
 	Phase    Phase         // PhaseEnded
 	Duration time.Duration // PhaseEnded
-	Err      error         // PhaseEnded: nil if it went well; CloseFailed, CheckFailed: why
+	Err      error         // PhaseEnded, Checked: nil if it went well; CloseFailed, CheckFailed: why
 	Entry    *Entry        // Decided
 	Done     int64         // Progressed: bytes fetched so far
 	Total    int64         // Progressed: bytes in all; 0 if unknown
@@ -22,9 +22,9 @@ const (
 	PhaseEnded  EventKind = iota // one phase of a swap has ended
 	CloseFailed                  // a version was closed and said that something went wrong
 	Decided                      // an entry was written to the ledger
-	Checked                      // a pass over the registry ended well; Version.Model names the model
+	Checked                      // a pass asked the registry, whatever became of the candidates; Version.Model names the model
 	Progressed                   // a download goes on
-	CheckFailed                  // a pass couldn't be done; Version.Model names the model
+	CheckFailed                  // a pass couldn't ask the registry; Version.Model names the model
 )
 
 // A Phase is one step of a version on its way in or out.

@@ -61,7 +61,7 @@ func (u *Updater) Pin(ctx context.Context, name string, number int64) error {
 
 // Unpin ends a pin and a hold: the model follows the registry again, from now on.
 func (u *Updater) Unpin(ctx context.Context, name string) error {
-	return u.order(ctx, name, false, func(_ context.Context, m *model) error {
+	return u.order(ctx, name, true, func(_ context.Context, m *model) error {
 		if m.saved.Pin == 0 && m.saved.Hold == nil {
 			return nil
 		}

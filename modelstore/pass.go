@@ -51,10 +51,10 @@ func (u *Updater) pass(ctx context.Context, m *model) error {
 	if err := u.considerAll(ctx, m, candidates); err != nil {
 		return err
 	}
-	if err := u.followed(m, pointer); err != nil || m.saved.Lost.IsZero() {
-		return err
+	if active, _ := u.slots.Serving(m.Name); m.saved.Lost.IsZero() && !active.IsZero() {
+		lost = nil // something else was taken
 	}
-	return lost
+	return errors.Join(u.followed(m, pointer), lost)
 }
 
 // considerAll judges the candidates until one is taken. One whose files can't be had doesn't hide those after it.

@@ -150,10 +150,18 @@ func compareF1(s State) Decision {
 		return Decision{Take, CodeFirst, fmt.Sprintf("F1 %v exceeds the threshold %v, and nothing serves yet", c.F1, r.Threshold)}
 	case !a.F1.Known:
 		return Decision{Take, CodeActiveUnknown, fmt.Sprintf("F1 %v exceeds the threshold %v; the F1 of version %s, which serves, is unknown", c.F1, r.Threshold, a.ID())}
-	case c.F1.Value <= a.F1.Value+r.MinImprovement:
+	case c.F1.Value <= a.F1.Value+r.MinImprovement+rounding(r.MinImprovement):
 		return refuse(CodeNoImprovement, "F1 %v of %v does not exceed %v of version %s, which serves%s", c.F1, c, a.F1, a.ID(), byMoreThan(r.MinImprovement))
 	}
 	return Decision{Take, CodeImproved, fmt.Sprintf("F1 %v exceeds %v of version %s, which serves%s, and the threshold %v", c.F1, a.F1, a.ID(), byMoreThan(r.MinImprovement), r.Threshold)}
+}
+
+// rounding is what the sum of two decimal fractions may lack in binary: 0.8 is no more than 0.1 above 0.7.
+func rounding(least float64) float64 {
+	if least == 0 {
+		return 0
+	}
+	return 1e-12
 }
 
 func byMoreThan(least float64) string {

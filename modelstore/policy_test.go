@@ -53,6 +53,9 @@ func TestImprove(t *testing.T) {
 		{"exactly min_improvement better", state{Rules: modelstore.Rules{MinImprovement: 0.25}, Active: version(1, 0.5), Candidate: version(2, 0.75)},
 			modelstore.Refuse, modelstore.CodeNoImprovement, ""},
 
+		{"exactly min_improvement better, though not in binary", state{Rules: modelstore.Rules{MinImprovement: 0.1}, Active: version(1, 0.7), Candidate: version(2, 0.8)},
+			modelstore.Refuse, modelstore.CodeNoImprovement, ""},
+
 		{"F1 missing", state{Candidate: withF1(version(1, 0), absent)}, modelstore.Refuse, modelstore.CodeF1Unknown, "metrics.json is missing"},
 		{"F1 missing, nothing serves, and that is allowed", state{Rules: modelstore.Rules{AcceptUnknownFirst: true}, Candidate: withF1(version(1, 0), absent)},
 			modelstore.Take, modelstore.CodeFirstUnknown, "F1 unknown"},

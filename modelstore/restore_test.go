@@ -208,3 +208,48 @@ func TestPromotionIsWrittenWhenTheRegistryIsBack(t *testing.T) {
 		g.wantHistory("1 swapped first_version policy", "1 noted promotion_not_recorded policy", "1 restored restored restart")
 	})
 }
+
+// A folder is looked at every two seconds, but a version that can't be had is not copied every two seconds.
+func TestBackOffGrowsBeyondAShortInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &registry{kind: "newest"}
+		r.publish(1, 0.80)
+		r.fetch = func(context.Context, modelstore.Version, string) error { return errors.New("no space left on device") }
+		data, err := disk.OpenData(t.TempDir(), disk.DataOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cache, err := disk.OpenCache(t.TempDir(), disk.CacheOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var checked, failed atomic.Int64
+		store := modelstore.New(newLab(t).load, modelstore.StoreOptions{})
+		u := modelstore.NewUpdater(r, store, cache, data, modelstore.UpdaterOptions{
+			Models: []modelstore.ModelConfig{{Name: "text", Rules: threshold}}, Interval: 2 * time.Second,
+			Observe: func(e modelstore.Event) {
+				switch e.Kind {
+				case modelstore.Checked:
+					checked.Add(1)
+				case modelstore.CheckFailed:
+					failed.Add(1)
+				}
+			},
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- u.Run(ctx) }()
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if n := r.fetches(); n < 8 || n > 20 {
+			t.Errorf("%d fetches in ten minutes of failures, want one a minute or so", n)
+		}
+		if s, err := u.Status("text"); err != nil || time.Since(s.LastCheck) > 2*time.Minute || checked.Load() == 0 || failed.Load() != 0 {
+			t.Errorf("last check %v, %d checks went well, %d failed (%v): the registry answered each time", s.LastCheck, checked.Load(), failed.Load(), err)
+		}
+		cancel()
+		if err := errors.Join(<-ended, store.Close(context.Background()), data.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}

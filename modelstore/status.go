@@ -64,9 +64,12 @@ func (u *Updater) update(m *model, change string, f func(*progress)) {
 func (u *Updater) passEnded(m *model, err error) {
 	m.failures++
 	kind, text := CheckFailed, ""
+	if m.asked {
+		kind = Checked
+	}
 	switch {
 	case err == nil:
-		m.failures, kind = 0, Checked
+		m.failures = 0
 	case errors.Is(err, errPointerMoved): // no failure, and worth another look at once
 		text = err.Error()
 	default:
@@ -86,7 +89,7 @@ func (u *Updater) passEnded(m *model, err error) {
 	u.mu.Unlock()
 	u.update(m, what, func(p *progress) {
 		p.passed, p.lastError = true, text
-		if err == nil {
+		if m.asked {
 			p.lastCheck = time.Now()
 		}
 	})

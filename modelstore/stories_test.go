@@ -271,3 +271,18 @@ func TestF1ThatIsRecordedLaterCounts(t *testing.T) {
 		g.wantServing("3/1")
 	})
 }
+
+func TestUnpinDoesNotWaitForADownload(t *testing.T) {
+	bubble(t, func(t *testing.T, r *registry) {
+		g := twoVersions(t, r, r, threshold)
+		g.must(g.u.Rollback(t.Context(), "text"))
+		r.set(func(r *registry) {
+			r.fetch = func(ctx context.Context, _ modelstore.Version, _ string) error { <-ctx.Done(); return ctx.Err() }
+		})
+		r.publish(3, 0.85)
+		time.Sleep(35 * time.Minute) // the pass is stuck in the download
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		g.must(g.u.Unpin(ctx, "text"))
+	})
+}

@@ -25,7 +25,8 @@ type UpdaterOptions struct {
 	Discover func(ctx context.Context) ([]ModelConfig, error)
 	// Interval is the time between two passes over one model; 0 means 30 minutes. Each wait is jittered by a tenth.
 	Interval time.Duration
-	// RetryAfter is the wait after a first failure; it doubles with each further one, up to Interval. 0 means 5 seconds.
+	// RetryAfter is the wait after a first failure; it doubles with each further one, up to Interval or, if that is shorter, a minute.
+	// 0 means 5 seconds.
 	RetryAfter time.Duration
 	Policy     Policy      // nil means Improve
 	Observe    func(Event) // nil means nobody
@@ -103,6 +104,7 @@ type model struct {
 	givenUp  Version           // was lost from the cache, and the registry can't give it back
 	noted    map[string]string // by candidate: what the ledger was told last, so that it isn't told again each pass
 	failures int               // in a row
+	asked    bool              // the registry answered in the newest pass
 }
 
 func newModel(c ModelConfig) *model {
@@ -207,13 +209,12 @@ func jittered(d time.Duration) time.Duration {
 	return d - d/20 + rand.N(d/10+1)
 }
 
-// untilNextPass is the interval, or less while the model fails.
+// untilNextPass is the interval while all is well, and the back-off while the model fails.
 func (u *Updater) untilNextPass(m *model) time.Duration {
-	d := u.o.Interval
-	if m.failures > 0 && m.failures <= 16 {
-		d = min(d, u.o.RetryAfter<<(m.failures-1))
+	if m.failures == 0 {
+		return jittered(u.o.Interval)
 	}
-	return jittered(d)
+	return jittered(min(max(u.o.Interval, time.Minute), u.o.RetryAfter<<min(m.failures-1, 16)))
 }
 
 func (u *Updater) nextOrder(m *model) *order {

@@ -105,7 +105,8 @@ func (s *Source) Latest(ctx context.Context, model string) (modelstore.Version, 
 	return v, nil
 }
 
-// Versions lists a model's versions, the highest number first.
+// Versions lists a model's versions, the highest number first. One whose folder can't be read is listed without a time: F1 and Fetch
+// tell what is wrong with it, and it hides no other.
 func (s *Source) Versions(ctx context.Context, model string) ([]modelstore.Version, error) {
 	numbers, err := s.numbers(ctx, model)
 	if err != nil {
@@ -117,8 +118,11 @@ func (s *Source) Versions(ctx context.Context, model string) ([]modelstore.Versi
 		if errors.Is(err, modelstore.ErrNoVersion) { // removed since
 			continue
 		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("versions of %s: %w", model, ctx.Err())
+		}
 		if err != nil {
-			return nil, fmt.Errorf("versions of %s: %w", model, err)
+			v = s.named(model, n)
 		}
 		vs = append(vs, v)
 	}
@@ -158,8 +162,7 @@ func (s *Source) numbers(ctx context.Context, model string) ([]int64, error) {
 // changes whenever a weight does, and stays when a metric is added or something odd (an editor's lock, a .DS_Store) comes and goes
 // in the folder itself, whose own time would change then. The time at which the folder appeared isn't recorded anywhere.
 func (s *Source) version(ctx context.Context, model string, n int64) (modelstore.Version, error) {
-	v := modelstore.Version{Model: model, Number: n, Registered: model}
-	v.Source = filepath.Join(s.abs, model, v.ID())
+	v := s.named(model, n)
 	files, _, err := s.files(ctx, v)
 	if err != nil {
 		return modelstore.Version{}, err
@@ -170,6 +173,12 @@ func (s *Source) version(ctx context.Context, model string, n int64) (modelstore
 		}
 	}
 	return v, nil
+}
+
+func (s *Source) named(model string, n int64) modelstore.Version {
+	v := modelstore.Version{Model: model, Number: n, Registered: model}
+	v.Source = filepath.Join(s.abs, folder(v))
+	return v
 }
 
 type file struct {

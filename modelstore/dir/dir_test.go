@@ -229,6 +229,23 @@ func TestFetchRefuses(t *testing.T) {
 	}
 }
 
+func TestVersionThatCannotBeReadHidesNoOther(t *testing.T) {
+	top := t.TempDir()
+	publish(t, top, "text", 1, map[string][]byte{"model.onnx": []byte("x"), "metrics.json": []byte(`{"eval_f1": 0.8}`)})
+	publish(t, top, "text", 2, map[string][]byte{"a": nil, "b": nil, "c": nil})
+	s := open(t, dir.Options{Dir: top, MaxFiles: 2})
+	vs, err := s.Versions(t.Context(), "text")
+	if err != nil || len(vs) != 2 || vs[1].Number != 1 {
+		t.Fatalf("got %v, %v; want both", vs, err)
+	}
+	if f1, err := s.F1(t.Context(), vs[1]); err != nil || f1.Value != 0.8 {
+		t.Errorf("F1 of 1: %v, %v", f1, err)
+	}
+	if _, err := s.F1(t.Context(), vs[0]); err == nil || !strings.Contains(err.Error(), "more than 2 files") {
+		t.Errorf("F1 of 2: %v, want what is wrong with it", err)
+	}
+}
+
 func TestLinkedModelFolderIsNoModel(t *testing.T) {
 	top, elsewhere := t.TempDir(), t.TempDir()
 	publish(t, elsewhere, "text", 1, map[string][]byte{"model.onnx": []byte("x")})
