@@ -3,10 +3,8 @@ package modelstore
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 )
@@ -111,14 +109,6 @@ func newModel(c ModelConfig) *model {
 	return &model{ModelConfig: c, wake: make(chan struct{}, 1), noted: make(map[string]string)}
 }
 
-// An order is something that the operator wants done to a model.
-type order struct {
-	do     func(ctx context.Context) error
-	urgent bool       // it interrupts a pass; one that isn't is interrupted, and done after those that are
-	done   chan error // buffered: the operator may have left
-	left   bool       // guarded by Updater.mu: the operator has left
-}
-
 // Run keeps the models up to date until ctx ends, and returns when all its work has ended.
 func (u *Updater) Run(ctx context.Context) error {
 	u.mu.Lock()
@@ -217,51 +207,6 @@ func (u *Updater) untilNextPass(m *model) time.Duration {
 	return jittered(min(max(u.o.Interval, time.Minute), u.o.RetryAfter<<min(m.failures-1, 16)))
 }
 
-func (u *Updater) nextOrder(m *model) *order {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if len(m.orders) == 0 {
-		return nil
-	}
-	o := m.orders[0]
-	m.orders = m.orders[1:]
-	return o
-}
-
-// carryOut does what an order says. One that isn't urgent makes way for those that are, and is then done from the beginning.
-func (u *Updater) carryOut(ctx context.Context, m *model, o *order) {
-	if o.urgent {
-		o.done <- o.do(ctx)
-		return
-	}
-	passing, cancel := context.WithCancel(ctx)
-	defer cancel()
-	again := func() bool {
-		if o.left || !slices.ContainsFunc(m.orders, func(o *order) bool { return o.urgent }) {
-			return false
-		}
-		m.orders = append(m.orders, o)
-		return true
-	}
-	u.mu.Lock()
-	if again() {
-		u.mu.Unlock()
-		return
-	}
-	m.interrupt = cancel
-	u.mu.Unlock()
-
-	err := o.do(passing)
-
-	u.mu.Lock()
-	m.interrupt = nil
-	interrupted := err != nil && passing.Err() != nil && again()
-	u.mu.Unlock()
-	if !interrupted {
-		o.done <- err
-	}
-}
-
 // interruptiblePass does a pass that an order may end. It returns true if it was ended by one, and so is still due.
 func (u *Updater) interruptiblePass(ctx context.Context, m *model) (due bool) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -284,51 +229,4 @@ func (u *Updater) interruptiblePass(ctx context.Context, m *model) (due bool) {
 	}
 	u.passEnded(m, err)
 	return false
-}
-
-// order has do run on the model's goroutine and returns its error, or ctx's if that ends first: do then goes on if it has begun, and
-// is not begun if it hasn't.
-func (u *Updater) order(ctx context.Context, name string, urgent bool, do func(ctx context.Context, m *model) error) error {
-	u.mu.Lock()
-	m := u.models[name]
-	if m == nil {
-		u.mu.Unlock()
-		return fmt.Errorf("%w: %q", ErrUnknownModel, name)
-	}
-	if u.ended {
-		u.mu.Unlock()
-		return ErrClosed
-	}
-	o := &order{do: func(ctx context.Context) error { return do(ctx, m) }, urgent: urgent, done: make(chan error, 1)}
-	m.orders = append(m.orders, o)
-	if urgent && m.interrupt != nil {
-		m.interrupt()
-	}
-	u.mu.Unlock()
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
-	select {
-	case err := <-o.done:
-		return err
-	case <-ctx.Done():
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		o.left = true
-		m.orders = slices.DeleteFunc(m.orders, func(p *order) bool { return p == o })
-		return ctx.Err()
-	}
-}
-
-// refuseOrders answers the orders that came too late.
-func (u *Updater) refuseOrders() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for _, m := range u.models {
-		for _, o := range m.orders {
-			o.done <- ErrClosed
-		}
-		m.orders = nil
-	}
 }
