@@ -77,6 +77,7 @@ func (u *Updater) fetchLost(ctx context.Context, m *model) error {
 	err := u.bring(ctx, m, lost, bringing{decision: d, actor: actorRestart})
 	if errors.Is(err, ErrPermanent) || errors.Is(err, ErrNoVersion) {
 		m.givenUp = lost
+		u.update(m, "", func(p *progress) { p.gone = true })
 		return u.save(m, func(s *Saved) { s.Lost = Version{} })
 	}
 	return err

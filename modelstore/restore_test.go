@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -246,6 +247,50 @@ func TestBackOffGrowsBeyondAShortInterval(t *testing.T) {
 		}
 		if s, err := u.Status("text"); err != nil || time.Since(s.LastCheck) > 2*time.Minute || checked.Load() == 0 || failed.Load() != 0 {
 			t.Errorf("last check %v, %d checks went well, %d failed (%v): the registry answered each time", s.LastCheck, checked.Load(), failed.Load(), err)
+		}
+		cancel()
+		if err := errors.Join(<-ended, store.Close(context.Background()), data.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A model whose version is neither in the cache nor in the registry any more doesn't keep the others from traffic.
+func TestModelThatIsGoneDoesNotEndReadiness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &registry{kind: "alias:production"}
+		r.publish(1, 0.80)
+		top := t.TempDir()
+		data, err := disk.OpenData(filepath.Join(top, "data"), disk.DataOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone := version(7, 0.9)
+		gone.Model, gone.Digest = "video", strings.Repeat("0", 64)
+		if err := data.Save("video", modelstore.Saved{Active: gone, LastPointer: gone}); err != nil {
+			t.Fatal(err)
+		}
+		cache, err := disk.OpenCache(filepath.Join(top, "cache"), disk.CacheOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := newLab(t)
+		l.checkDir = func(modelstore.Version, string) error { return nil }
+		r.fetch = func(_ context.Context, v modelstore.Version, _ string) error {
+			if v.Model == "video" {
+				return modelstore.ErrNoVersion
+			}
+			return nil
+		}
+		store := modelstore.New(l.load, modelstore.StoreOptions{})
+		u := modelstore.NewUpdater(anyModel{r}, store, cache, data, modelstore.UpdaterOptions{Models: []modelstore.ModelConfig{
+			{Name: "text", Rules: threshold}, {Name: "video", Rules: modelstore.Rules{Threshold: 0.95}}}})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- u.Run(ctx) }()
+		synctest.Wait()
+		if err := u.Ready(); err != nil {
+			t.Errorf("Ready: %v", err)
 		}
 		cancel()
 		if err := errors.Join(<-ended, store.Close(context.Background()), data.Close()); err != nil {

@@ -42,6 +42,7 @@ type progress struct {
 	checking    bool
 	restored    bool // what was served before the restart serves, or can't
 	passed      bool // the first pass has ended, well or not
+	gone        bool // what was served before the restart is neither in the cache nor in the registry
 }
 
 // update changes a model's progress and, unless change is empty, tells the watchers.
@@ -132,8 +133,8 @@ func (u *Updater) List() []Status {
 	return all
 }
 
-// Ready is nil once the first pass over every model has ended, every model that served before a restart serves again, and at
-// least one serves. Otherwise it says what is missing.
+// Ready is nil once the first pass over every model has ended, every model that served before a restart serves again (if it can be had
+// from the cache or the registry), and at least one serves. Otherwise it says what is missing.
 func (u *Updater) Ready() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -148,7 +149,7 @@ func (u *Updater) Ready() error {
 		case m.added: // what is added to a gateway that is ready doesn't make it unready
 		case !m.progress.restored:
 			return fmt.Errorf("model %s is being restored from the cache", name)
-		case active.IsZero() && !m.progress.saved.Active.IsZero():
+		case active.IsZero() && !m.progress.saved.Active.IsZero() && !m.progress.gone:
 			return fmt.Errorf("model %s served %v before the restart and doesn't yet", name, m.progress.saved.Active)
 		case !m.progress.passed && !m.progress.checking:
 			return fmt.Errorf("model %s was not checked against the registry yet", name)
