@@ -150,8 +150,8 @@ func (l *load) send(ctx context.Context, interval time.Duration) {
 			l.answers <- answer{Sent: due.UnixMicro(), Error: fmt.Sprintf("%d requests are unanswered", mostInFlight)}
 			continue
 		}
-		running.Go(func() {
-			l.answers <- l.ask(due, l.texts[n%len(l.texts)]) //nolint:contextcheck // what was sent gets its answer
+		running.Go(func() { //nolint:contextcheck // what was sent gets its answer
+			l.answers <- l.ask(due, l.texts[n%len(l.texts)])
 			<-turns
 		})
 	}
