@@ -129,6 +129,8 @@ func movedBack(s State) (bool, Decision) {
 		return true, refuse(CodeOlder, "%v is older than version %s, which serves", c, a.ID())
 	case c.Same(s.LastPointer):
 		return true, refuse(CodeOlder, "%v is older than version %s, which serves, and the registry's pointer has not moved", c, a.ID())
+	case !s.LastPointer.IsZero() && c.Number > s.LastPointer.Number: // moved forward, to below what the operator promoted by hand
+		return false, Decision{}
 	case s.Rules.IgnoreRegistryRollback:
 		return true, refuse(CodeRegistryRollback, "the registry's pointer was moved back to %v; on_registry_rollback is ignore", c)
 	}

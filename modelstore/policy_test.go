@@ -74,6 +74,10 @@ func TestImprove(t *testing.T) {
 			modelstore.Return, modelstore.CodeRegistryRollback, ""},
 		{"the pointer moved back, to be ignored", state{Rules: modelstore.Rules{IgnoreRegistryRollback: true}, Active: version(3, 0.8), Candidate: version(2, 0.9), LastPointer: version(3, 0)},
 			modelstore.Refuse, modelstore.CodeRegistryRollback, "ignore"},
+		{"the pointer moved forward to an older one that is worse", state{Active: version(3, 0.8), Candidate: version(2, 0.76), LastPointer: version(1, 0)},
+			modelstore.Refuse, modelstore.CodeNoImprovement, ""},
+		{"the pointer moved forward to an older one that is better", state{Active: version(3, 0.8), Candidate: version(2, 0.85), LastPointer: version(1, 0)},
+			modelstore.Take, modelstore.CodeImproved, ""},
 		{"the pointer stands on an older one since before", state{Active: version(3, 0.8), Candidate: version(2, 0.9), LastPointer: version(2, 0)},
 			modelstore.Refuse, modelstore.CodeOlder, "has not moved"},
 		{"without a pointer older is older", state{Rules: modelstore.Rules{Newest: true}, Active: version(3, 0.8), Candidate: version(2, 0.9), LastPointer: version(3, 0)},
@@ -133,7 +137,8 @@ func TestImproveNeverTakesWhatIsNotBetter(t *testing.T) {
 		if !c.Known || c.Value <= s.Rules.Threshold || a.Known && c.Value <= a.Value+s.Rules.MinImprovement {
 			t.Fatalf("taken (%s) with F1 %v over %v, threshold %v", d.Code, c, a, s.Rules.Threshold)
 		}
-		if s.Candidate.Number <= s.Active.Number {
+		forward := !s.Rules.Newest && s.Candidate.Number > s.LastPointer.Number
+		if s.Candidate.Number <= s.Active.Number && !forward {
 			t.Fatalf("version %v taken over %v without an order", s.Candidate, s.Active)
 		}
 	})
