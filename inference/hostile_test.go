@@ -35,6 +35,26 @@ func TestLengthsThatNoMachineHas(t *testing.T) {
 	})
 }
 
+// A bundle without a useful maximum length doesn't hand the machine's memory to whoever sends a long text.
+func TestTokensAreBounded(t *testing.T) {
+	long := strings.Repeat("good ", 9000)
+	for name, c := range map[string]struct {
+		settings string
+		ok       bool
+	}{"nobody chose a length": {"", false}, "somebody did": {"max_length: 10000\n", true}} {
+		t.Run(name, func(t *testing.T) {
+			dir := shapeBundle(t, shape{}, map[string]string{"tokenizer_config.json": `{"model_max_length": 2000000000}`, "modelgate.yaml": c.settings})
+			_, err := openModel(t, dir, inference.Options{}).Predict(t.Context(), input(long))
+			switch {
+			case c.ok && err != nil:
+				t.Error(err)
+			case !c.ok && (!errors.Is(err, inference.ErrInput) || !strings.Contains(err.Error(), "it gives 9000 tokens, the limit is 8192")):
+				t.Errorf("got %v, want a refusal that gives the numbers", err)
+			}
+		})
+	}
+}
+
 // tokenizer.json and config.json needn't lie together. A config.json that nobody reads gives wrong names and wrong scores.
 func TestConfigApartFromTokenizer(t *testing.T) {
 	const config = `{"id2label": {"0": "no", "1": "yes"}, "problem_type": "multi_label_classification", "vocab_size": 5}`

@@ -21,6 +21,10 @@ const (
 	roleTypes
 )
 
+// mostTokens bounds a text where nobody chose a maximum length, and the bundle has none or a larger one: the memory that an attention
+// model takes grows with the square of the length. Such a text is refused, since cutting it would not be what training did.
+const mostTokens = 8192
+
 // maxFixed is the longest length that a graph may be fixed to: every text is padded to it.
 const maxFixed = 1 << 16
 
@@ -31,7 +35,8 @@ type tokenGraph struct {
 	encoder *text.Encoder
 	inputs  []engine.TensorSpec
 	roles   []role
-	fixed   int // length that the graph is fixed to; 0: any
+	fixed   int  // length that the graph is fixed to; 0: any
+	chosen  bool // the operator or the bundle's settings gave a max_length
 	masked  bool
 	output  int // index of the logits
 	name    string
@@ -52,6 +57,7 @@ func newTokenGraph(b *bundle, session engine.Session, o Options) (*tokenGraph, e
 	if length == 0 {
 		length = b.settings.MaxLength
 	}
+	g.chosen = length != 0
 	if length == 0 {
 		length = g.fixed
 	}
@@ -157,6 +163,9 @@ func (g *tokenGraph) Encode(_ context.Context, in Input) (Example, error) {
 	}
 	if err != nil {
 		return Example{}, err
+	}
+	if n := len(tokens.IDs); n > mostTokens && !g.chosen {
+		return Example{}, fmt.Errorf("%w: %w: it gives %d tokens, the limit is %d where no max_length is set", ErrInput, text.ErrTooLong, n, mostTokens)
 	}
 	if len(tokens.IDs) == 0 {
 		return Example{}, fmt.Errorf("%w: the tokenizer finds nothing in this text that the model could judge", ErrInput)

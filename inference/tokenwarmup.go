@@ -14,7 +14,6 @@ const warmupText = "the quick brown fox jumps over the lazy dog, and nobody mind
 
 const (
 	longestWarmup = 512  // tokens, where a model has no maximum of its own
-	warmupLimit   = 8192 // tokens, where a model has a maximum that no machine could run
 	batchedWarmup = 128  // tokens of the longest full batch: longer ones take seconds and memory, and hardly occur together
 )
 
@@ -32,7 +31,7 @@ func (g *tokenGraph) warmups(ctx context.Context, maxBatch int) ([][]Example, er
 	if longest == 0 {
 		longest = longestWarmup
 	}
-	longest = min(longest, warmupLimit)
+	longest = min(longest, mostTokens)
 	lengths := []int{g.size(short), g.size(full), 32, 128, longest}
 	slices.Sort(lengths)
 	var runs [][]Example
