@@ -13,8 +13,8 @@ import (
 const warmupText = "the quick brown fox jumps over the lazy dog, and nobody minds: xin chào thế giới 你好 🙂 12345"
 
 const (
-	longestWarmup = 512  // tokens, where a model has no maximum of its own
-	batchedWarmup = 128  // tokens of the longest full batch: longer ones take seconds and memory, and hardly occur together
+	longestWarmup = 512 // tokens, where a model has no maximum of its own
+	batchedWarmup = 128 // tokens of the longest full batch: longer ones take seconds and memory, and hardly occur together
 )
 
 // warmups are single texts of the lengths that occur, and full batches of the shorter ones.
