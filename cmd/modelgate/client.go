@@ -186,6 +186,8 @@ func (c *client) explain(err error) error {
 	switch {
 	case s.Code() == codes.Unavailable && strings.Contains(s.Message(), "connection refused"):
 		return fmt.Errorf("no server answers on %s; start one with `modelgate demo` or `modelgate serve`, or name another with --addr", c.addr)
+	case s.Code() == codes.Unavailable && strings.Contains(s.Message(), "tls: certificate required"):
+		return fmt.Errorf("the server on %s asks for a certificate of ours: name it with --tls-cert and its key with --tls-key", c.addr)
 	case s.Code() == codes.Unavailable && strings.Contains(s.Message(), "tls:"):
 		return fmt.Errorf("no secure connection to %s: %s; --tls-ca names the certificates that sign the server's", c.addr, s.Message())
 	case s.Code() == codes.Unavailable && strings.Contains(s.Message(), "error reading server preface"):

@@ -13,6 +13,7 @@ import (
 
 	"modelgate/cmd/modelgate/config"
 	"modelgate/inference"
+	"modelgate/modelstore/disk"
 )
 
 // report is what validate found.
@@ -32,7 +33,7 @@ func (a *app) validateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate DIR",
 		Short: "Open a bundle, run it, and say what is wrong with it",
-		Long: `Open the folder of one version as the gateway would, warm it up, run a text through it, and say what is wrong with it.
+		Long: `Check the folder of one version against its manifest, open it as the gateway would, warm it up, run a text through it, and say what is wrong with it.
 The exit code is 1 if the gateway would refuse it.`,
 		Example: "  modelgate validate models/text/1 --text \"what a lovely day\"",
 		GroupID: "server",
@@ -59,7 +60,7 @@ The exit code is 1 if the gateway would refuse it.`,
 	return cmd
 }
 
-// validate opens and runs a bundle. What is wrong with the bundle is in the report; the error is about anything else.
+// validate verifies, opens and runs a bundle. What is wrong with the bundle is in the report; the error is about anything else.
 func validate(ctx context.Context, c *config.Loaded, model, dir, text string) (r report, err error) {
 	r = report{Dir: dir, Text: text}
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
@@ -68,6 +69,10 @@ func validate(ctx context.Context, c *config.Loaded, model, dir, text string) (r
 	eng, err := openEngine(c)
 	if err != nil {
 		return r, err
+	}
+	if err := disk.Verify(ctx, dir); err != nil {
+		r.Problem = err.Error()
+		return r, nil
 	}
 	began := time.Now()
 	m, err := inference.Open(ctx, dir, eng, modelOptions(c, model))

@@ -48,6 +48,13 @@ func verify(ctx context.Context, dir string, lim limits) ([]file, error) {
 	return found, compareDigests(listed, found, manifestName)
 }
 
+// Verify checks an artifact's folder as Add would: regular files only, and exactly those of its manifest.json if it has one. It writes nothing.
+func Verify(ctx context.Context, dir string) error {
+	o := CacheOptions{}.withDefaults()
+	_, err := verify(ctx, dir, limits{o.MaxFiles, o.MaxBytes})
+	return wrap(err, "verify %s", dir)
+}
+
 // verifyAs checks that a folder holds exactly the files of list. Sizes come first, since they cost nothing.
 func verifyAs(ctx context.Context, dir string, list []file, lim limits) error {
 	root, err := os.OpenRoot(dir)
