@@ -183,14 +183,15 @@ func (c *client) explain(err error) error {
 	if err == nil || !ok {
 		return err
 	}
+	unreached := s.Code() == codes.Unavailable && len(s.Proto().GetDetails()) == 0 // the server's own errors have details
 	switch {
-	case s.Code() == codes.Unavailable && strings.Contains(s.Message(), "connection refused"):
+	case unreached && strings.Contains(s.Message(), "connection refused"):
 		return fmt.Errorf("no server answers on %s; start one with `modelgate demo` or `modelgate serve`, or name another with --addr", c.addr)
-	case s.Code() == codes.Unavailable && strings.Contains(s.Message(), "tls: certificate required"):
+	case unreached && strings.Contains(s.Message(), "tls: certificate required"):
 		return fmt.Errorf("the server on %s asks for a certificate of ours: name it with --tls-cert and its key with --tls-key", c.addr)
-	case s.Code() == codes.Unavailable && strings.Contains(s.Message(), "tls:"):
+	case unreached && strings.Contains(s.Message(), "tls:"):
 		return fmt.Errorf("no secure connection to %s: %s; --tls-ca names the certificates that sign the server's", c.addr, s.Message())
-	case s.Code() == codes.Unavailable && strings.Contains(s.Message(), "error reading server preface"):
+	case unreached && strings.Contains(s.Message(), "error reading server preface"):
 		return fmt.Errorf("what answers on %s doesn't speak gRPC without TLS: is it the HTTP port, or does it need --tls-ca? (%s)", c.addr, s.Message())
 	case s.Code() == codes.Unauthenticated:
 		return fmt.Errorf("%s; name the token with --token-file", s.Message())

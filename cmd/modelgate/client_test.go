@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -27,5 +28,17 @@ func TestErrorsNameTheFlagThatHelps(t *testing.T) {
 				t.Errorf("%q doesn't name %s", got, tc.want)
 			}
 		})
+	}
+}
+
+// A gateway whose registry is down answers with "connection refused" in its sentence: it is the registry's, not the gateway's.
+func TestErrorsOfTheServerAreNotErrorsOfTheConnection(t *testing.T) {
+	const message = "reach the registry at http://127.0.0.1:5000: connect: connection refused"
+	s, err := status.New(codes.Unavailable, message).WithDetails(&errdetails.ErrorInfo{Reason: "UNAVAILABLE", Domain: "modelgate"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := (&client{addr: "gate:8001"}).explain(s.Err()).Error(); got != message {
+		t.Errorf("got %q, want %q", got, message)
 	}
 }
