@@ -304,7 +304,7 @@ func (d *demo) whatNext() {
 		"modelgate models" + flag,
 		"modelgate history" + flag,
 		"modelgate rollback text" + flag,
-		fmt.Sprintf(`curl -s %s/v1/models/text:predict -d '{"text": "my flight was cancelled"}'`, http),
+		fmt.Sprintf(`curl -s -H 'Content-Type: application/json' %s/v1/models/text:predict -d '{"text": "my flight was cancelled"}'`, http),
 		http + "/docs",
 	}
 	printf(d.a.out, "\nThe gateway goes on serving; Ctrl-C ends it%s. Try:\n\n", removed(d))

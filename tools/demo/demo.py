@@ -213,7 +213,7 @@ class Demo:
 
 def farewell(screen: Screen, gateway: Gateway, uri: str) -> None:
     flag = "" if gateway.grpc == "127.0.0.1:8001" else f" --addr {gateway.grpc}"
-    rest = f'curl -s {gateway.http}/v1/models/{MODEL}:predict -d \'{{"text": "what a day"}}\''
+    rest = f"curl -s -H 'Content-Type: application/json' {gateway.http}/v1/models/{MODEL}:predict -d '{{\"text\": \"what a day\"}}'"
     print(f"\n{screen.paint('1', 'The servers go on running.')} Try:")
     for line in (
         f'bin/modelgate predict{flag} "what a lovely day"',

@@ -4,13 +4,16 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import bundle
 import corpus
+import demo
 import numpy as np
 import onnxruntime
 import pytest
@@ -111,6 +114,14 @@ def test_only_what_the_demo_started_is_ended(tmp_path, monkeypatch):
         assert not ours.alive("ours")
         assert other.poll() is None
         other.communicate(os.linesep.encode())
+
+
+def test_the_request_that_it_suggests_is_one_that_the_gateway_takes(capsys):
+    demo.farewell(demo.Screen(), SimpleNamespace(grpc="127.0.0.1:1", http="http://127.0.0.1:2"), "http://127.0.0.1:3")
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "curl" in line)
+    words = shlex.split(line)
+    assert words[words.index("-H") + 1] == "Content-Type: application/json"
+    assert json.loads(words[words.index("-d") + 1])["text"]
 
 
 @pytest.mark.parametrize(
