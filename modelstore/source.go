@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // A Source is a registry: it says which version of a model is promoted and hands out its files.
@@ -29,6 +30,12 @@ type Source interface {
 type Promoter interface {
 	// MarkPromoted makes v the promoted version in the registry.
 	MarkPromoted(ctx context.Context, v Version) error
+}
+
+// A RetryLater is an error of a Source whose registry said how long it wants to be left alone (HTTP's Retry-After).
+type RetryLater interface {
+	error
+	RetryAfter() time.Duration // 0 if it said nothing
 }
 
 var (

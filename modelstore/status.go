@@ -64,6 +64,10 @@ func (u *Updater) update(m *model, change string, f func(*progress)) {
 // passEnded notes how a pass ended.
 func (u *Updater) passEnded(m *model, err error) {
 	m.failures++
+	m.leave = 0
+	if later := RetryLater(nil); errors.As(err, &later) {
+		m.leave = later.RetryAfter()
+	}
 	kind, text := CheckFailed, ""
 	if m.asked {
 		kind = Checked

@@ -102,6 +102,7 @@ type model struct {
 	givenUp  Version           // was lost from the cache, and the registry can't give it back
 	noted    map[string]string // by candidate: what the ledger was told last, so that it isn't told again each pass
 	failures int               // in a row
+	leave    time.Duration     // how long the registry wants to be left alone, from the newest pass on
 	asked    bool              // the registry answered in the newest pass
 }
 
@@ -204,8 +205,12 @@ func (u *Updater) untilNextPass(m *model) time.Duration {
 	if m.failures == 0 {
 		return jittered(u.o.Interval)
 	}
-	return jittered(min(max(u.o.Interval, time.Minute), u.o.RetryAfter<<min(m.failures-1, 16)))
+	backOff := jittered(min(max(u.o.Interval, time.Minute), u.o.RetryAfter<<min(m.failures-1, 16)))
+	return max(backOff, min(m.leave, mostLeave))
 }
+
+// mostLeave bounds how long a registry can make us leave it alone.
+const mostLeave = time.Hour
 
 // interruptiblePass does a pass that an order may end. It returns true if it was ended by one, and so is still due.
 func (u *Updater) interruptiblePass(ctx context.Context, m *model) (due bool) {

@@ -39,6 +39,12 @@ func (r *registry) set(f func(r *registry)) {
 	f(r)
 }
 
+func (r *registry) asked() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.polls
+}
+
 func (r *registry) fetches() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -355,6 +361,30 @@ func TestUpdaterRetriesWhatMayPass(t *testing.T) {
 		synctest.Wait()
 		g.wantServing("2/1")
 		g.wantHistory("1 swapped first_version policy", "2 failed failed policy", "2 swapped improved policy")
+	})
+}
+
+// busy is what a registry says that wants to be left alone for ten minutes.
+type busy struct{}
+
+func (busy) Error() string             { return "429 Too Many Requests" }
+func (busy) RetryAfter() time.Duration { return 10 * time.Minute }
+
+func TestRegistryThatWantsToBeLeftAloneIs(t *testing.T) {
+	bubble(t, func(t *testing.T, r *registry) {
+		g := newGateway(t, r, threshold)
+		r.publish(1, 0.76)
+		r.set(func(r *registry) { r.down = fmt.Errorf("ask: %w", busy{}) })
+		_ = g.u.Refresh(t.Context(), "text")
+		before := r.asked()
+		time.Sleep(9 * time.Minute)
+		if n := r.asked() - before; n != 0 {
+			t.Errorf("asked %d times within 9 of the 10 minutes", n)
+		}
+		r.set(func(r *registry) { r.down = nil })
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		g.wantServing("1/")
 	})
 }
 

@@ -117,7 +117,7 @@ var judgedVersion = modelstore.Version{
 // quick are options under which nothing takes long.
 func quick(uri string) mlflow.Options {
 	return mlflow.Options{
-		TrackingURI: uri, Tries: 3, RetryWait: time.Millisecond, MaxRetryWait: 20 * time.Millisecond,
+		TrackingURI: uri, Tries: 3, RetryWait: time.Millisecond, MaxRetryWait: 2 * time.Second,
 		Timeout: 10 * time.Second, HeaderTimeout: 10 * time.Second, IdleTimeout: 10 * time.Second,
 	}
 }
@@ -139,7 +139,7 @@ func TestBadAnswers(t *testing.T) {
 		"500 for ever":               {answers: []http.HandlerFunc{jsonBody(500, `{"error_code": "INTERNAL_ERROR", "message": "database is locked"}`)}, want: "database is locked", asked: 3},
 		"502 from a proxy":           {answers: []http.HandlerFunc{answer(502, "text/html", "<h1>Bad Gateway</h1>")}, want: "answers 502 Bad Gateway (text/html)", asked: 3},
 		"429 with Retry-After":       {answers: []http.HandlerFunc{with("Retry-After", "1", jsonBody(429, `{}`)), good}, asked: 2, up: true},
-		"429 for ever":               {answers: []http.HandlerFunc{with("Retry-After", "86400", jsonBody(429, `{}`))}, want: "429", asked: 3},
+		"429 for ever":               {answers: []http.HandlerFunc{with("Retry-After", "86400", jsonBody(429, `{}`))}, want: "429", asked: 1},
 		"slow":                       {answers: []http.HandlerFunc{hang}, opts: func(o *mlflow.Options) { o.Timeout = 20 * time.Millisecond }, want: "no answer within 20ms", asked: 3},
 		"HTML":                       {answers: []http.HandlerFunc{html}, want: "answers with text/html instead of JSON", asked: 1},
 		"no content type":            {answers: []http.HandlerFunc{answer(200, "", modelJSON)}, want: "instead of JSON", asked: 1},

@@ -217,13 +217,13 @@ func because(ctx context.Context, err error) error {
 }
 
 // retry calls f until it succeeds, fails for good or has been tried often enough. Between two tries it waits, longer each time,
-// and at least as long as the server asks for.
+// and at least as long as the server asks for; if that is longer than MaxRetryWait, the caller is told instead (modelstore.RetryLater).
 func (c *client) retry(ctx context.Context, f func() error) error {
 	b := c.newBackOff()
 	for try := 1; ; try++ {
 		err := f()
 		var t *transientError
-		if !errors.As(err, &t) || try >= c.o.Tries || ctx.Err() != nil {
+		if !errors.As(err, &t) || try >= c.o.Tries || t.after > c.o.MaxRetryWait || ctx.Err() != nil {
 			return err
 		}
 		if cut := c.pause(ctx, b, t.after); cut != nil {
@@ -240,7 +240,7 @@ func (c *client) newBackOff() *backoff.ExponentialBackOff {
 }
 
 func (c *client) pause(ctx context.Context, b *backoff.ExponentialBackOff, after time.Duration) error {
-	t := time.NewTimer(min(max(b.NextBackOff(), after), c.o.MaxRetryWait))
+	t := time.NewTimer(max(b.NextBackOff(), after))
 	defer t.Stop()
 	select {
 	case <-t.C:

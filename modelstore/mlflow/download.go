@@ -38,7 +38,7 @@ func (d *downloader) fill(ctx context.Context, p *part, a artifact) error {
 			try, b = 0, d.c.newBackOff()
 		}
 		var t *transientError
-		if !moved && !errors.As(err, &t) || try >= d.c.o.Tries {
+		if !moved && !errors.As(err, &t) || try >= d.c.o.Tries || !moved && t.after > d.c.o.MaxRetryWait {
 			return err
 		}
 		if moved {

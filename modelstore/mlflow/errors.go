@@ -33,6 +33,9 @@ type transientError struct {
 func (e *transientError) Error() string { return e.err.Error() }
 func (e *transientError) Unwrap() error { return e.err }
 
+// RetryAfter makes it a modelstore.RetryLater.
+func (e *transientError) RetryAfter() time.Duration { return e.after }
+
 func transient(err error) error { return &transientError{err: err} }
 
 // clip shortens text from outside and replaces what would confuse a terminal.

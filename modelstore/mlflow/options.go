@@ -46,7 +46,7 @@ type Options struct {
 	IdleTimeout   time.Duration // without a byte during a download, default 30 s
 	Tries         int           // per question, and per file without progress; default 4
 	RetryWait     time.Duration // before the first retry, doubled and jittered from there; default 250 ms
-	MaxRetryWait  time.Duration // upper limit of a wait, Retry-After included; default 30 s
+	MaxRetryWait  time.Duration // longest wait within a call; a longer Retry-After ends the call, and the Updater waits; default 30 s
 
 	MaxBytes      int64 // of all files of one version together, default 16 GiB
 	MaxFiles      int   // of one version, default 1000
