@@ -30,6 +30,10 @@ test: tools tokenizers onnxruntime python mlflow2 corpus ## Sets everything up a
 	@$(PYTHON) -m pytest -q -p no:cacheprovider tools/demo
 	go test -race -timeout 15m ./...
 
+.PHONY: kills
+kills: tools tokenizers onnxruntime ## Kills the program 50 times at any moment of a download or swap (make test: 12 times)
+	MODELGATE_KILLS=50 go test -race -count 1 -timeout 15m -run 'Kill' ./cmd/modelgate ./modelstore/disk
+
 .PHONY: lint
 lint: tools tokenizers lint-tools ## Runs every linter
 	@tools/lint.sh

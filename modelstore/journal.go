@@ -68,7 +68,7 @@ type Entry struct {
 	Code      string             `json:"code"`              // why, as a stable word: "below_threshold"
 	Reason    string             `json:"reason"`            // why, as a sentence
 	Actor     string             `json:"actor"`             // "policy", "operator", "restart"
-	Seconds   map[string]float64 `json:"seconds,omitempty"` // by phase: fetch, verify, load, warm_up, publish_wait, publish_held
+	Seconds   map[string]float64 `json:"seconds,omitempty"` // by phase: fetch, verify, retire, load, warm_up, publish_wait, publish_held
 }
 
 // An Outcome says what became of a candidate.

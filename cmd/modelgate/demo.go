@@ -151,7 +151,7 @@ func (d *demo) models() string { return filepath.Join(d.dir, "models") }
 func (d *demo) publish(version string) error {
 	place := filepath.Join(d.models(), "text", version)
 	if _, err := os.Lstat(place); err == nil {
-		return fmt.Errorf("--dir %s holds an earlier demo; remove it, or serve it: modelgate serve --models %s", d.dir, d.models())
+		return fmt.Errorf("--dir %s holds an earlier demo; remove it, or serve it: %s serve --models %s", d.dir, os.Args[0], d.models())
 	}
 	from, err := fs.Sub(examples.Models(), "text/"+version)
 	if err != nil {
@@ -295,18 +295,9 @@ func short(d time.Duration) string { return fmt.Sprintf("%.1f ms", millis(d)) }
 
 func (d *demo) whatNext() {
 	grpcAddr, http := d.gateway.server.GRPCAddr().String(), "http://"+d.gateway.server.HTTPAddr().String()
-	flag := ""
-	if grpcAddr != defaultAddr {
-		flag = " --addr " + grpcAddr
-	}
-	next := []string{
-		"modelgate predict" + flag + ` "my flight was cancelled"`,
-		"modelgate models" + flag,
-		"modelgate history" + flag,
-		"modelgate rollback text" + flag,
+	next := append(commandsFor(grpcAddr, `predict "my flight was cancelled"`, "models", "history", "rollback text"),
 		fmt.Sprintf(`curl -s -H 'Content-Type: application/json' %s/v1/models/text:predict -d '{"text": "my flight was cancelled"}'`, http),
-		http + "/docs",
-	}
+		http+"/docs")
 	printf(d.a.out, "\nThe gateway goes on serving; Ctrl-C ends it%s. Try:\n\n", removed(d))
 	for _, n := range next {
 		printf(d.a.out, "  %s\n", n)

@@ -21,15 +21,15 @@ import (
 	modelgatev1 "modelgate/proto/modelgate/v1"
 )
 
-// workplace is a folder of models and the environment of gateways that serve it.
-type workplace struct {
+// testbed is a folder of models and the environment of gateways that serve it.
+type testbed struct {
 	dir string
 	env []string
 }
 
-func newWorkplace(t *testing.T) workplace {
+func newTestbed(t *testing.T) testbed {
 	t.Helper()
-	w := workplace{dir: t.TempDir()}
+	w := testbed{dir: t.TempDir()}
 	w.env = []string{"HOME=" + w.dir, "PATH=" + os.Getenv("PATH"), "MODELGATE_ONNXRUNTIME=" + enginetest.Library(t), "MODELGATE_MODELS_DIR=" + w.models(),
 		"MODELGATE_DATA_DIR=" + filepath.Join(w.dir, "data"), "MODELGATE_GRPC_ADDR=127.0.0.1:0", "MODELGATE_HTTP_ADDR=127.0.0.1:0"}
 	if err := os.MkdirAll(filepath.Join(w.models(), "text"), 0o700); err != nil {
@@ -38,10 +38,10 @@ func newWorkplace(t *testing.T) workplace {
 	return w
 }
 
-func (w workplace) models() string { return filepath.Join(w.dir, "models") }
+func (w testbed) models() string { return filepath.Join(w.dir, "models") }
 
 // serve starts a gateway that is killed when the test ends, if it hasn't ended by itself.
-func (w workplace) serve(t *testing.T, args ...string) *process {
+func (w testbed) serve(t *testing.T, args ...string) *process {
 	t.Helper()
 	p, err := start(w.env, w.dir, append([]string{"serve"}, args...)...)
 	if err != nil {
@@ -51,7 +51,7 @@ func (w workplace) serve(t *testing.T, args ...string) *process {
 	return p
 }
 
-func (w workplace) ready(t *testing.T, args ...string) *process {
+func (w testbed) ready(t *testing.T, args ...string) *process {
 	t.Helper()
 	p := w.serve(t, args...)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -64,7 +64,7 @@ func (w workplace) ready(t *testing.T, args ...string) *process {
 
 // SIGTERM under load: not ready any more, so that callers who heed it go elsewhere; whoever asked before is answered; exit code 0.
 func TestTerminateUnderLoad(t *testing.T) {
-	w := newWorkplace(t)
+	w := newTestbed(t)
 	if err := publish("1", filepath.Join(w.models(), "text", "1"), ""); err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func overREST(addr string) error {
 
 // A second signal doesn't wait for the end of the drain.
 func TestSecondSignalEndsAtOnce(t *testing.T) {
-	w := newWorkplace(t)
+	w := newTestbed(t)
 	if err := publish("1", filepath.Join(w.models(), "text", "1"), ""); err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func kills(t *testing.T) int {
 
 // SIGKILL at any moment of a start, a fetch or a swap: the next start serves a complete version, none older than the one before.
 func TestKillAtAnyMoment(t *testing.T) {
-	k := &killer{w: newWorkplace(t), t: t, scores: make(map[string]float64)}
+	k := &killer{w: newTestbed(t), t: t, scores: make(map[string]float64)}
 	k.publishNext()
 	for n := range kills(t) {
 		if n%3 == 2 {
@@ -57,7 +57,7 @@ func TestKillAtAnyMoment(t *testing.T) {
 }
 
 type killer struct {
-	w         workplace
+	w         testbed
 	t         *testing.T
 	published int // the newest version in the folder
 	served    int // the newest version seen serving
@@ -131,7 +131,7 @@ func (k *killer) scoreOf(example string) float64 {
 	if s, ok := k.scores[example]; ok {
 		return s
 	}
-	w := newWorkplace(k.t)
+	w := newTestbed(k.t)
 	if err := publish(example, filepath.Join(w.models(), "text", "1"), ""); err != nil {
 		k.t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -116,9 +117,5 @@ func (g *gateway) banner(s *screen, p palette) {
 	}
 	printf(s, "%s serves %s\nfrom %s, looked at every %v\n\n", p.paint(bold, "modelgate"), orDash(names), g.registry.name, time.Duration(g.config.UpdateInterval))
 	printf(s, "  gRPC   %s\n  REST   %s/v1/models\n  docs   %s/docs\n  state  %s\n\n", grpc, http, http, g.config.DataDir)
-	flag := ""
-	if grpc != defaultAddr {
-		flag = " --addr " + grpc
-	}
-	printf(s, "Try:  modelgate predict%s \"some text\"\n      modelgate models%s\n\n", flag, flag)
+	printf(s, "Try:  %s\n\n", strings.Join(commandsFor(grpc, `predict "some text"`, "models"), "\n      "))
 }

@@ -395,7 +395,7 @@ type LedgerEntry struct {
 	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Who decided: "policy", "operator", "restart".
 	Actor string `protobuf:"bytes,9,opt,name=actor,proto3" json:"actor,omitempty"`
-	// Seconds by phase: fetch, verify, load, warm_up, publish_wait, publish_held.
+	// Seconds by phase: fetch, verify, retire, load, warm_up, publish_wait, publish_held.
 	Seconds       map[string]float64 `protobuf:"bytes,10,rep,name=seconds,proto3" json:"seconds,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
