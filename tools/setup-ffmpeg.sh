@@ -20,7 +20,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   echo "ffmpeg: apt-get could not install it; the Python package's is next" >&2
 fi
 
-version=0.6.0
+version=0.8.1
 echo "ffmpeg: fetching the static one of imageio-ffmpeg $version"
 mkdir -p .cache
 scratch=$(mktemp -d .cache/ffmpeg.XXXXXX)

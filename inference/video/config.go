@@ -111,8 +111,8 @@ type spec struct {
 	table         [channels][256]float32
 }
 
-// readSpec reads the processor's file in dir and config.json in modelDir.
-func readSpec(dir, modelDir string) (spec, error) {
+// readSpec reads the processor's file in dir and config.json in modelDir. frames, unless 0, stands above what they say.
+func readSpec(dir, modelDir string, frames int) (spec, error) {
 	var p processor
 	file := videoProcessorFile
 	err := readJSON(filepath.Join(dir, file), &p)
@@ -130,6 +130,9 @@ func readSpec(dir, modelDir string) (spec, error) {
 	var m model
 	if err := readJSON(filepath.Join(modelDir, modelFile), &m); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return spec{}, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	if frames != 0 {
+		m.Frames = &frames
 	}
 	s, err := newSpec(p, m)
 	if err != nil {

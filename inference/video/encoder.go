@@ -44,14 +44,11 @@ func Open(dir string, o Options) (*Encoder, error) {
 	if o.Frames < 0 || o.Frames > maxChosen {
 		return nil, fmt.Errorf("%w: %d frames: they are 1 to %d", ErrConfig, o.Frames, maxChosen)
 	}
-	s, err := readSpec(dir, o.ConfigDir)
+	s, err := readSpec(dir, o.ConfigDir, o.Frames)
 	if err != nil {
 		return nil, err
 	}
 	s.sampling, s.layout = o.Sampling, o.Layout
-	if o.Frames != 0 {
-		s.frames = o.Frames
-	}
 	return &Encoder{decoder: o.Decoder, spec: s, key: sha256.Sum256(fmt.Append(nil, s))}, nil
 }
 
