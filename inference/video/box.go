@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -134,6 +135,8 @@ func (b *box) run(ctx context.Context, args []string, clip *os.File, read func(i
 		return ctx.Err()
 	case readErr != nil && !errors.Is(readErr, errFewer):
 		return readErr
+	case errors.As(waitErr, &exit) && isMachines(exit):
+		return fmt.Errorf("ffmpeg ended with %w: %q", waitErr, said.String())
 	case errors.As(waitErr, &exit):
 		return fmt.Errorf("%w: ffmpeg can't decode it: %s", ErrClip, said.reason(exit))
 	case waitErr != nil:
@@ -156,13 +159,26 @@ func (h *head) Write(p []byte) (int, error) {
 
 // reason is what ffmpeg said first, without addresses and control characters, or how it ended.
 func (h *head) reason(exit *exec.ExitError) string {
+	if strings.Contains(h.String(), "matches no streams") {
+		return "it holds no video"
+	}
 	line, _, _ := strings.Cut(strings.TrimSpace(h.String()), "\n")
 	line = strings.ReplaceAll(line, clipFD, "the clip")
-	if _, after, ok := strings.Cut(line, "] "); ok && strings.HasPrefix(line, "[") {
+	for strings.HasPrefix(line, "[") { // [mov @ 0x55d0a8]
+		_, after, ok := strings.Cut(line, "] ")
+		if !ok {
+			break
+		}
 		line = after
 	}
 	if line == "" {
 		return exit.String()
 	}
 	return strconv.QuoteToASCII(line[:min(len(line), 200)])
+}
+
+// isMachines says whether the machine, not the clip, ended ffmpeg: it couldn't be started, or somebody killed it.
+func isMachines(exit *exec.ExitError) bool {
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && (status.Signaled() && status.Signal() == syscall.SIGKILL || status.ExitStatus() == 126 || status.ExitStatus() == 127)
 }

@@ -25,10 +25,15 @@ type DecoderOptions struct {
 	Logger       *slog.Logger  // default: none
 }
 
+const mostPixels = 1 << 28 // three bytes of each must be counted in 31 bits
+
 func (o *DecoderOptions) setDefaults() error {
 	if o.Concurrent < 0 || o.Queue < 0 || o.MaxClipBytes < 0 || o.MaxPixels < 0 || o.MaxFrames < 0 || o.MaxDuration < 0 ||
 		o.MaxMemory < 0 || o.Timeout < 0 {
 		return errors.New("video: a limit is below zero")
+	}
+	if o.MaxPixels > mostPixels {
+		return fmt.Errorf("video: MaxPixels is %d: at most %d can be allowed", o.MaxPixels, mostPixels)
 	}
 	if o.Concurrent == 0 {
 		o.Concurrent = max(1, runtime.GOMAXPROCS(0)/2)

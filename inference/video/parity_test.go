@@ -17,13 +17,13 @@ import (
 // references is what tools/parity/video.py wrote: what PyAV, Pillow and transformers' video processors made of the clips and
 // images beside it.
 type references struct {
-	dir               string
-	Edge, Crop        int
-	Frames            int
-	Clips             []clipReference
-	Tables            []tableReference
-	Images            []imageReference
-	MadeWith          map[string]string `json:"made_with"`
+	dir        string
+	Edge, Crop int
+	Frames     int
+	Clips      []clipReference
+	Tables     []tableReference
+	Images     []imageReference
+	MadeWith   map[string]string `json:"made_with"`
 }
 
 type clipReference struct {
