@@ -88,7 +88,7 @@ def processor(kind: type, edge: int, crop: int, **options):
 
 
 def save(path: pathlib.Path, array: np.ndarray) -> None:
-    with open(path, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") as f:
+    with path.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") as f:
         f.write(np.ascontiguousarray(array).tobytes())
 
 
