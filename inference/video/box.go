@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,7 +49,11 @@ func newBox(o DecoderOptions) (*box, error) {
 		b.walls = w
 		version, err := b.version()
 		if err == nil {
-			o.Logger.Info("ffmpeg decodes clips", "path", path, "version", version, "isolation", w.name)
+			level := slog.LevelInfo
+			if w.flags == 0 {
+				level = slog.LevelWarn // worth a look: the machine could do better
+			}
+			o.Logger.Log(context.Background(), level, "ffmpeg decodes clips", "path", path, "version", version, "isolation", w.name)
 			return b, nil
 		}
 		failures = append(failures, fmt.Errorf("%s: %w", w.name, err))

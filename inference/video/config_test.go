@@ -49,7 +49,7 @@ func TestOpen(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	d := newDecoder(t, video.DecoderOptions{})
 	good := videoMAE()["preprocessor_config.json"]
-	swap := func(old, new string) string { return strings.Replace(good, old, new, 1) }
+	swap := func(old, with string) string { return strings.Replace(good, old, with, 1) }
 	for name, c := range map[string]struct {
 		config, processor string
 		options           video.Options

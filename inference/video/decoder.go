@@ -237,7 +237,7 @@ func (d *Decoder) forgetLocked(key flightKey, f *flight) {
 
 func (d *Decoder) fly(ctx context.Context, key flightKey, f *flight, work func(context.Context) (Tensor, error)) {
 	defer f.cancel()
-	f.tensor, f.err = d.taketurn(ctx, work)
+	f.tensor, f.err = d.takeTurn(ctx, work)
 	d.mu.Lock()
 	if d.closed && errors.Is(f.err, context.Canceled) {
 		f.err = ErrClosed
@@ -247,7 +247,7 @@ func (d *Decoder) fly(ctx context.Context, key flightKey, f *flight, work func(c
 	close(f.done)
 }
 
-func (d *Decoder) taketurn(ctx context.Context, work func(context.Context) (Tensor, error)) (Tensor, error) {
+func (d *Decoder) takeTurn(ctx context.Context, work func(context.Context) (Tensor, error)) (Tensor, error) {
 	select {
 	case d.turns <- struct{}{}:
 	case <-ctx.Done():
@@ -256,9 +256,19 @@ func (d *Decoder) taketurn(ctx context.Context, work func(context.Context) (Tens
 	defer func() { <-d.turns }()
 	ctx, cancel := context.WithTimeout(ctx, d.o.Timeout)
 	defer cancel()
-	t, err := work(ctx)
+	t, err := guarded(ctx, work)
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) && err != nil {
 		return Tensor{}, fmt.Errorf("%w: decoding it takes longer than %v", ErrClip, d.o.Timeout)
 	}
 	return t, err
+}
+
+// guarded makes an error of a panic: a library that stumbles over a clip must not end the process.
+func guarded(ctx context.Context, work func(context.Context) (Tensor, error)) (t Tensor, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			t, err = Tensor{}, fmt.Errorf("%w: decoding it panicked: %v", ErrClip, p)
+		}
+	}()
+	return work(ctx)
 }

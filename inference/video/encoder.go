@@ -122,7 +122,7 @@ func (e *Encoder) images(ctx context.Context, files [][]byte, canvas *canvas) (i
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		f, err := decodeImage(files[i], e.decoder.o.MaxPixels)
+		f, err := decodeImage(ctx, files[i], e.decoder.o.MaxPixels)
 		if err != nil {
 			return 0, fmt.Errorf("%w: image %d: %w", ErrClip, i, err)
 		}

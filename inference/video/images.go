@@ -2,24 +2,28 @@ package video
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"image"
 	"image/color"
 	"image/jpeg"
 	"image/png"
+	"io"
 )
 
 // decodeImage decodes one JPEG or PNG file as Pillow does: a JPEG's colours are spread as libjpeg spreads them, and orientation
 // tags and colour profiles are left alone.
-func decodeImage(file []byte, maxPixels int64) (frame, error) {
+//
+// A small JPEG can hold millions of passes over its pixels, so the decoders stop reading when ctx ends.
+func decodeImage(ctx context.Context, file []byte, maxPixels int64) (frame, error) {
 	switch {
 	case bytes.HasPrefix(file, []byte("\xff\xd8\xff")):
 		c, err := jpeg.DecodeConfig(bytes.NewReader(file))
 		if err := checkImage(c, err, maxPixels); err != nil {
 			return frame{}, err
 		}
-		return decodeJPEG(file)
+		return decodeJPEG(until{ctx.Err, bytes.NewReader(file)})
 	case bytes.HasPrefix(file, []byte("\x89PNG\r\n\x1a\n")):
 		c, err := png.DecodeConfig(bytes.NewReader(file))
 		if err := checkImage(c, err, maxPixels); err != nil {
@@ -28,13 +32,26 @@ func decodeImage(file []byte, maxPixels int64) (frame, error) {
 		if c.ColorModel == color.Gray16Model {
 			return frame{}, errors.New("16-bit grey PNGs are not supported: Pillow cuts their values off")
 		}
-		m, err := png.Decode(bytes.NewReader(file))
+		m, err := png.Decode(until{ctx.Err, bytes.NewReader(file)})
 		if err != nil {
 			return frame{}, err
 		}
 		return opaque(m), nil
 	}
 	return frame{}, errors.New("it is neither JPEG nor PNG")
+}
+
+// until reads as long as ended is nil.
+type until struct {
+	ended func() error
+	from  io.Reader
+}
+
+func (u until) Read(p []byte) (int, error) {
+	if err := u.ended(); err != nil {
+		return 0, err
+	}
+	return u.from.Read(p)
 }
 
 func checkImage(c image.Config, err error, maxPixels int64) error {

@@ -1,17 +1,17 @@
 package video
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"image"
 	"image/jpeg"
+	"io"
 )
 
 // decodeJPEG decodes with the standard library and then does what it doesn't: it spreads halved colours over the pixels
 // smoothly, as libjpeg does, where image/jpeg repeats them.
-func decodeJPEG(file []byte) (frame, error) {
-	m, err := jpeg.Decode(bytes.NewReader(file))
+func decodeJPEG(file io.Reader) (frame, error) {
+	m, err := jpeg.Decode(file)
 	if err != nil {
 		return frame{}, err
 	}

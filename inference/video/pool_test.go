@@ -134,3 +134,12 @@ func TestCloseEndsTheWork(t *testing.T) {
 	_, err = d.Do(t.Context(), "clip", nil)
 	mustBe(t, err, video.ErrClosed)
 }
+
+func TestPanicIsAnError(t *testing.T) {
+	d := newDecoder(t, video.DecoderOptions{})
+	_, err := d.Do(t.Context(), "clip", func(context.Context) (video.Tensor, error) { panic("stumbled") })
+	mustBe(t, err, video.ErrClip)
+	if _, err := d.Do(t.Context(), "clip", func(context.Context) (video.Tensor, error) { return video.Tensor{}, nil }); err != nil {
+		t.Errorf("after a panic: %v", err)
+	}
+}

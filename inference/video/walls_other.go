@@ -9,7 +9,10 @@ import (
 )
 
 // walls can't be built here: what shuts ffmpeg in is Linux's.
-type walls struct{ name string }
+type walls struct {
+	name  string
+	flags uintptr
+}
 
 func allWalls() []walls { return nil }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,5 +153,25 @@ func TestTruncatedImages(t *testing.T) {
 		if want := fmt.Sprint("image ", 0); !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want it to say which image", name, err)
 		}
+	}
+}
+
+// TestManyPasses sees that a JPEG with a million passes over its pixels takes no longer than a clip may.
+func TestManyPasses(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("testdata", "parity", "420-progressive.jpg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := bytes.Index(data, []byte{0xff, 0xda})
+	length := bytes.Index(data[begin+2:], []byte{0xff, 0xc4}) + 2 // the next pass begins with its tables
+	pass := data[begin : begin+length]
+	bomb := slices.Concat(data[:begin], bytes.Repeat(pass, 60<<20/len(pass)), data[begin+length:])
+	d := newDecoder(t, video.DecoderOptions{Timeout: 200 * time.Millisecond})
+	e := open(t, videoMAE(), video.Options{Decoder: d})
+	start := time.Now()
+	_, err = e.Encode(t.Context(), video.Clip{Images: [][]byte{bomb}})
+	mustBe(t, err, video.ErrClip)
+	if took := time.Since(start); took > 5*time.Second || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("it took %v: %v", took, err)
 	}
 }
