@@ -16,14 +16,22 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// ffmpeg runs the machine's ffmpeg, not boxed in, and gives what it writes to its standard output.
+// findFFmpeg is where the tests' ffmpeg is: the machine's, or the one that tools/setup-ffmpeg.sh fetched.
+func findFFmpeg(t testing.TB) string {
+	t.Helper()
+	for _, path := range []string{"ffmpeg", filepath.Join("..", "..", ".cache", "ffmpeg", "ffmpeg")} {
+		if found, err := exec.LookPath(path); err == nil {
+			return found
+		}
+	}
+	t.Fatal("there is no ffmpeg: `tools/setup-ffmpeg.sh` installs it")
+	return ""
+}
+
+// ffmpeg runs ffmpeg, not boxed in, and gives what it writes to its standard output.
 func ffmpeg(t testing.TB, args ...string) []byte {
 	t.Helper()
-	path, err := exec.LookPath("ffmpeg")
-	if err != nil {
-		t.Fatal("ffmpeg isn't installed: `tools/setup-ffmpeg.sh` does it (make test runs it)")
-	}
-	cmd := exec.CommandContext(t.Context(), path, append([]string{"-nostdin", "-v", "error", "-y"}, args...)...)
+	cmd := exec.CommandContext(t.Context(), findFFmpeg(t), append([]string{"-nostdin", "-v", "error", "-y"}, args...)...)
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	out, err := cmd.Output()

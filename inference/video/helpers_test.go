@@ -3,7 +3,6 @@ package video_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -21,11 +20,7 @@ func writeTemp(t testing.TB, name string, data []byte) string {
 // sizeOf asks ffmpeg for the size of a clip's frames, as they are stored.
 func sizeOf(t testing.TB, path string) (width, height int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "ffmpeg", "-v", "error", "-i", path, "-map", "0:v:0", "-c", "copy", "-frames:v", "1", "-f", "framecrc", "-")
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	out := ffmpeg(t, "-i", path, "-map", "0:v:0", "-c", "copy", "-frames:v", "1", "-f", "framecrc", "-")
 	_, after, _ := strings.Cut(string(out), "#dimensions 0: ")
 	if _, err := fmt.Sscanf(after, "%dx%d", &width, &height); err != nil {
 		t.Fatalf("%v in %q", err, out)

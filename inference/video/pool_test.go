@@ -3,7 +3,10 @@ package video_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -142,4 +145,29 @@ func TestPanicIsAnError(t *testing.T) {
 	if _, err := d.Do(t.Context(), "clip", func(context.Context) (video.Tensor, error) { return video.Tensor{}, nil }); err != nil {
 		t.Errorf("after a panic: %v", err)
 	}
+}
+
+// TestConcurrentEncodes sees that clips decoded side by side, some of them the same, come out as each does alone.
+func TestConcurrentEncodes(t *testing.T) {
+	d := newDecoder(t, video.DecoderOptions{Concurrent: 2, Queue: 16})
+	e := open(t, videoMAE(), video.Options{Decoder: d})
+	var wg sync.WaitGroup
+	for _, name := range []string{"few.mp4", "vp9.webm", "palette.gif"} {
+		data, err := os.ReadFile(filepath.Join("testdata", "parity", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		alone, err := e.Encode(t.Context(), video.Clip{Encoded: data})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 4 {
+			wg.Go(func() {
+				if got, err := e.Encode(t.Context(), video.Clip{Encoded: data}); err != nil || !slices.Equal(got.Data, alone.Data) {
+					t.Errorf("%s: %v, or other pixels than alone", name, err)
+				}
+			})
+		}
+	}
+	wg.Wait()
 }
