@@ -1,25 +1,30 @@
 #!/usr/bin/env bash
-# Makes .cache/pyclient-venv: what the tests of clients/python need, pyspark among it, each package checked against its sha256.
+# Makes a Python environment for the tests of clients/python, each package checked against its sha256.
 #
-#   tools/setup-pyclient.sh        makes it; a second call returns at once
-#   tools/setup-pyclient.sh lock   renews clients/python/requirements-test.txt from the .in file beside it
+#   tools/setup-pyclient.sh        .cache/pyclient-venv        all extras but torch; a second call returns at once
+#   tools/setup-pyclient.sh torch  .cache/pyclient-torch-venv  torch and transformers, 6 GB, for `make test-torch`
+#   tools/setup-pyclient.sh lock   renews clients/python/requirements-{test,torch}.txt from the .in files beside them
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-list=clients/python/requirements-test.txt
-venv=.cache/pyclient-venv
 python=${PYTHON:-python3}
+case "${1:-test}" in
+  test) list=clients/python/requirements-test.txt venv=.cache/pyclient-venv about="MLflow's client, ONNX, pyspark (one to three minutes the first time)" ;;
+  torch) list=clients/python/requirements-torch.txt venv=.cache/pyclient-torch-venv about="torch and transformers (6 GB, some minutes the first time)" ;;
+  lock)
+    locker=.cache/pyclient-lock-venv
+    [ -x "$locker/bin/uv" ] || { "$python" -m venv "$locker" && "$locker/bin/pip" install --quiet --disable-pip-version-check uv==0.13.9; }
+    for list in clients/python/requirements-test clients/python/requirements-torch; do
+      echo "lock: $list.txt"
+      "$locker/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url \
+        -o "$list.txt" "$list.in"
+    done
+    exit 0
+    ;;
+  *) echo "usage: tools/setup-pyclient.sh [test|torch|lock]" >&2; exit 2 ;;
+esac
 
-if [ "${1:-}" = lock ]; then
-  locker=.cache/lock-venv
-  [ -x "$locker/bin/pip-compile" ] || { "$python" -m venv "$locker" && "$locker/bin/pip" install --quiet pip-tools==7.6.2; }
-  echo "lock: $list"
-  "$locker/bin/pip-compile" --quiet --generate-hashes --strip-extras --allow-unsafe --no-annotate --no-header \
-    --no-emit-index-url --no-emit-find-links -o "$list" "${list%.txt}.in"
-  exit 0
-fi
-
-if ! command -v java >/dev/null; then
+if [ "$venv" = .cache/pyclient-venv ] && ! command -v java >/dev/null; then
   # Spark runs on Java. Debian 12 has 17.
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "pyclient: installing the Debian package default-jre-headless"
@@ -45,19 +50,23 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then
   exit 0
 fi
 
-echo "pyclient: $venv: grpcio, MLflow's client, ONNX, pyspark (one to three minutes the first time)"
+echo "pyclient: $venv: $about"
 rm -rf "$venv"
 "$python" -m venv "$venv"
-# pyspark is published as source only; it is built with the locked setuptools, and nothing else is fetched for that.
 install() {
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --require-hashes --no-deps "$@"
 }
-lines() { # lines PATTERN: the entries of the list whose name matches, hashes included
-  awk -v want="$1" '/^[A-Za-z]/ {on = $0 ~ want} on' "$list"
+entries() { # entries PATTERN: the lines of the list for the packages whose name matches, hashes included
+  awk -v want="^($1)==" '/^[A-Za-z]/ {on = $0 ~ want} on' "$list"
 }
-install --only-binary=:all: -r <(lines '^(setuptools|wheel)==')
-install --only-binary=:all: -r <(lines '^(.*)==' | awk '/^[A-Za-z]/ {on = !/^(pyspark|setuptools|wheel)==/} on')
-install --no-build-isolation -r <(lines '^pyspark==')
+others() { # others PATTERN: the rest
+  awk -v not="^($1)==" '/^[A-Za-z]/ {on = $0 !~ not} on' "$list"
+}
+# pyspark is published as source only; it is built with the locked setuptools, and nothing else is fetched for that.
+install --only-binary=:all: -r <(others pyspark)
+if grep -q '^pyspark==' "$list"; then
+  install --no-build-isolation -r <(entries pyspark)
+fi
 # The package itself, as its developer has it: changes show without another install.
 echo "$PWD/clients/python/src" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/modelgate.pth"
 printf '%s\n' "$want" >"$stamp"

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-PROGRAM = ROOT / "bin/modelgate"
+# MODELGATE_PROGRAM names one that was built elsewhere.
+PROGRAM = Path(os.environ.get("MODELGATE_PROGRAM", ROOT / "bin/modelgate"))
 BUNDLES = ROOT / "examples/models/text"
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -64,7 +65,7 @@ class Gateway:
 
 @contextlib.contextmanager
 def gateway(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Iterator[Gateway]:
-    assert PROGRAM.exists(), "bin/modelgate is missing: run make build"
+    assert PROGRAM.exists(), f"{PROGRAM} is missing: run make build"
     log = folder / "gateway.log"
     with log.open("wb") as out:
         process = subprocess.Popen(

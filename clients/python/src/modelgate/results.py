@@ -48,6 +48,7 @@ class Prediction:
     version: str  # that answered
     id: str
     truncated: bool  # the text was longer than the model reads
+    frames_repeated: bool = False  # the clip has fewer frames than the model takes
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def prediction(p: Any) -> Prediction:
         version=p.version,
         id=p.id,
         truncated=p.truncated,
+        frames_repeated=p.frames_repeated,
     )
 
 
