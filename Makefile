@@ -26,7 +26,7 @@ demo-stop: ## Ends the servers that `make demo` left running
 	@python3 tools/demo/stop.py
 
 .PHONY: test
-test: tools tokenizers onnxruntime python mlflow2 corpus ## Sets everything up and passes every test
+test: tools tokenizers onnxruntime ffmpeg python mlflow2 corpus ## Sets everything up and passes every test
 	@$(PYTHON) -m pytest -q -p no:cacheprovider tools/demo
 	go test -race -timeout 15m ./...
 
@@ -53,6 +53,10 @@ build: tools tokenizers onnxruntime ## Builds bin/modelgate with ONNX Runtime be
 .PHONY: onnxruntime
 onnxruntime: ## Fetches ONNX Runtime into .cache/onnxruntime/lib
 	@tools/fetch-onnxruntime.sh
+
+.PHONY: ffmpeg
+ffmpeg: ## Sees that there is an ffmpeg, which decodes clips
+	@tools/setup-ffmpeg.sh
 
 .PHONY: tokenizers
 tokenizers: ## Builds the tokenizer crate into .cache/lib

@@ -20,9 +20,9 @@ import (
 
 func newDecoder(t testing.TB) *video.Decoder {
 	t.Helper()
-	d, err := video.NewDecoder(video.DecoderOptions{Queue: 100})
+	d, err := video.NewDecoder(video.DecoderOptions{FFmpeg: enginetest.FFmpeg(t), Queue: 100})
 	if err != nil {
-		t.Fatalf("%v: `tools/setup-ffmpeg.sh` installs ffmpeg", err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if err := d.Close(); err != nil {
@@ -223,7 +223,7 @@ func TestNoDecoder(t *testing.T) {
 
 // A closed decoder answers like a closed model.
 func TestClosedDecoder(t *testing.T) {
-	d, err := video.NewDecoder(video.DecoderOptions{})
+	d, err := video.NewDecoder(video.DecoderOptions{FFmpeg: enginetest.FFmpeg(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

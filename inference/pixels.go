@@ -97,7 +97,7 @@ func (p *pixels) random(seed uint64) engine.Tensor {
 	if err != nil {
 		panic("inference: a video encoder's shape: " + err.Error())
 	}
-	r := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // noise to warm up with
+	r := rand.New(rand.NewPCG(seed, seed))
 	data := make([]float32, n)
 	for i := range data {
 		data[i] = r.Float32()*4 - 2 // what normalised pixels reach

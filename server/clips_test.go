@@ -26,10 +26,8 @@ import (
 // startClips starts a gateway with a video and a fusion model, for which red is positive and blue negative.
 func startClips(t testing.TB) *gateway {
 	t.Helper()
-	d, err := video.NewDecoder(video.DecoderOptions{Queue: 100})
-	if err != nil {
-		t.Fatalf("%v: `tools/setup-ffmpeg.sh` installs ffmpeg", err)
-	}
+	d, err := video.NewDecoder(video.DecoderOptions{FFmpeg: enginetest.FFmpeg(t), Queue: 100})
+	must(t, err)
 	t.Cleanup(func() { must(t, d.Close()) })
 	return start(t, func(c *config) {
 		c.decoder = d
@@ -43,9 +41,9 @@ func clip(t testing.TB, ending, colour string, frames int, args ...string) []byt
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "clip."+ending)
 	all := []string{"-nostdin", "-v", "error", "-f", "lavfi", "-i", "color=" + colour + ":s=64x48:r=10", "-frames:v", fmt.Sprint(frames)}
-	out, err := exec.CommandContext(t.Context(), "ffmpeg", append(append(all, args...), path)...).CombinedOutput() //nolint:gosec // the arguments are ours
+	out, err := exec.CommandContext(t.Context(), enginetest.FFmpeg(t), append(append(all, args...), path)...).CombinedOutput()
 	if err != nil {
-		t.Fatalf("ffmpeg: %v: %s; `tools/setup-ffmpeg.sh` installs it", err, out)
+		t.Fatalf("ffmpeg: %v: %s", err, out)
 	}
 	data, err := os.ReadFile(path)
 	must(t, err)
@@ -134,11 +132,11 @@ func TestBadClips(t *testing.T) {
 	mp4 := clip(t, "mp4", "red", 20, "-c:v", "libx264", "-pix_fmt", "yuv420p")
 	good := rawClip(make([]byte, 12), 2, 2)
 	audio := filepath.Join(t.TempDir(), "a.mp4")
-	out, err := exec.CommandContext(t.Context(), "ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", "sine=d=1", audio).CombinedOutput() //nolint:gosec // ours
+	out, err := exec.CommandContext(t.Context(), enginetest.FFmpeg(t), "-nostdin", "-v", "error", "-f", "lavfi", "-i", "sine=d=1", audio).CombinedOutput()
 	if err != nil {
 		t.Fatalf("ffmpeg: %v: %s", err, out)
 	}
-	sound, err := os.ReadFile(audio) //nolint:gosec // ours
+	sound, err := os.ReadFile(audio)
 	must(t, err)
 	for _, c := range []struct {
 		name, model string

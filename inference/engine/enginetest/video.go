@@ -3,8 +3,32 @@ package enginetest
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"testing"
 )
+
+// FFmpeg is the path of the program that makes and decodes clips: the machine's, or the one that tools/setup-ffmpeg.sh fetched.
+func FFmpeg(t testing.TB) string {
+	t.Helper()
+	if path, err := exec.LookPath("ffmpeg"); err == nil {
+		return path
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		path := filepath.Join(dir, ".cache", "ffmpeg", "ffmpeg")
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+		if dir == filepath.Dir(dir) {
+			t.Fatal("there is no ffmpeg: `make ffmpeg` installs it")
+		}
+		dir = filepath.Dir(dir)
+	}
+}
 
 // What a VideoBundle takes of a clip.
 const (
