@@ -1,12 +1,14 @@
 """Publishing to real MLflow servers, and what a real gateway makes of it."""
 
 import base64
+import concurrent.futures
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clips import clip_bundle
@@ -192,3 +194,38 @@ def test_golden_clips_are_what_the_gateway_says(kind: str, server: str, tmp_path
             assert p.version == "1" and not p.frames_repeated
             for scores in ({one["label"]: one["score"] for one in answer["classes"]}, {one.label: one.score for one in p.classes}):
                 assert scores == pytest.approx(example["scores"], abs=example["tolerance"])
+
+
+def test_three_models_are_replaced_under_load(server: str, tmp_path: Path) -> None:
+    """Each of the three is published, served, and replaced by a better one while it is asked all the time: nothing fails."""
+    bundles = {
+        "text": BUNDLES / "1",
+        "video": clip_bundle(tmp_path / "video", ["b", 4, 3, 16, 16]),
+        "fusion": clip_bundle(tmp_path / "fusion", ["b", 4, 3, 16, 16], with_text=True),
+    }
+    frames = [golden.png(f) for f in np.random.default_rng(5).integers(0, 256, (4, 20, 20, 3), np.uint8)]
+    inputs = {"text": ("late again", None), "video": (None, frames), "fusion": ("late again", frames)}
+
+    def log(f1: float) -> None:
+        for kind, folder in bundles.items():
+            done = publish.log_model(folder, {"eval_f1": f1}, model_name=f"under_load_{kind}", promote=True, tracking_uri=server)
+            assert done.promoted
+
+    def ask(client: Client, kind: str) -> list[str]:
+        versions = []
+        while not versions or versions[-1] == "1":
+            text, video = inputs[kind]
+            versions.append(client.predict(text, video, model=kind).version)
+        return versions
+
+    names = [part for kind in bundles for part in ("--set", f"models.{kind}.registered_name=under_load_{kind}")]
+    log(0.85)
+    with gateway(tmp_path, "--mlflow-tracking-uri", server, "--set", "update_interval=1s", *names) as g, Client(g.grpc) as c:
+        for kind in bundles:
+            g.wait_for("1", kind)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            asked = {kind: pool.submit(ask, c, kind) for kind in bundles}
+            log(0.90)
+            for kind, answers in asked.items():
+                versions = answers.result(120)
+                assert set(versions) == {"1", "2"} and len(versions) > 50, kind
