@@ -87,10 +87,10 @@ func TestQueueIsBounded(t *testing.T) {
 // TestLastCallerEndsTheWork sees that work goes on while anybody waits for it, and no longer.
 func TestLastCallerEndsTheWork(t *testing.T) {
 	d := newDecoder(t, video.DecoderOptions{Concurrent: 1})
-	ended := make(chan struct{})
+	begun := make(chan context.Context, 1)
 	work := func(ctx context.Context) (video.Tensor, error) {
+		begun <- ctx
 		<-ctx.Done()
-		close(ended)
 		return video.Tensor{}, ctx.Err()
 	}
 	first, leaveFirst := context.WithCancel(t.Context())
@@ -104,16 +104,15 @@ func TestLastCallerEndsTheWork(t *testing.T) {
 		}()
 	}
 	waitForCallers(t, d, 2)
+	working := <-begun
 	leaveFirst()
 	mustBe(t, <-errs, context.Canceled)
-	select {
-	case <-ended:
+	if working.Err() != nil {
 		t.Fatal("the work ended though somebody waits for it")
-	default:
 	}
 	leaveSecond()
 	mustBe(t, <-errs, context.Canceled)
-	<-ended
+	<-working.Done()
 }
 
 func TestCloseEndsTheWork(t *testing.T) {
