@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"modelgate/inference/engine/enginetest"
 	"modelgate/inference/video"
@@ -228,6 +229,22 @@ func TestBatchOfClips(t *testing.T) {
 		want := []string{"positive", "negative", ""}[i%3]
 		if got := item.GetPrediction().GetLabel(); got != want || (want == "") != (item.GetError() != nil) {
 			t.Errorf("%d: %v", i, item)
+		}
+	}
+}
+
+// What fails behind a good clip is an error that blames nobody, and never a verdict.
+func TestFaultsBehindClips(t *testing.T) {
+	g := startClips(t)
+	red := rawClip(bytes.Repeat([]byte{255, 0, 0}, 4*4*4), 4, 4)
+	for _, f := range faults() {
+		for model, text := range map[string]*string{"video": nil, "fusion": ptr("good")} {
+			g.engine.hook(f.before, f.after)
+			resp, err := g.predict.Predict(t.Context(), &pb.PredictRequest{Model: model, Text: text, Video: red})
+			g.engine.hook(nil, nil)
+			if err := refused(resp, status.Code(err)); err != nil {
+				t.Errorf("%s, %s: %v", f.name, model, err)
+			}
 		}
 	}
 }
