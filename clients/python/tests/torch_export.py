@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway import gateway
+from modelgate import publish
 from modelgate.publish import bundle, export, golden
+from registry import mlflow_server
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -98,3 +101,16 @@ def test_fusion(tmp_path: Path) -> None:
     folder = export.fusion(Fusion().eval(), text, video, LABELS, tmp_path / "bundle", frames=16)
     model = golden.Model(folder)
     assert model.kind == "fusion" and golden.write(model, golden.inputs(model, None), 1e-4) == 3
+
+
+def test_a_checkpoint_is_published_and_served(tmp_path: Path) -> None:
+    checkpoint = text_checkpoint(tmp_path / "checkpoint", *text_config("xlm-roberta"))
+    with mlflow_server(tmp_path, "venv", "python") as server:
+        done = publish.log_text_model(checkpoint, {"eval_f1": 0.8}, promote=True, positive_label="harmful", tracking_uri=server)
+        with gateway(tmp_path, "--mlflow-tracking-uri", server) as g:
+            assert g.wait_for("1")["digest"] == done.digest
+            text = "Video này hay quá, cảm ơn bạn đã chia sẻ"
+            network = transformers.AutoModelForSequenceClassification.from_pretrained(checkpoint)
+            encoded = transformers.AutoTokenizer.from_pretrained(checkpoint)(text, return_tensors="pt", return_token_type_ids=False)
+            want = torch.softmax(network(**encoded).logits, -1)[0, 1].item()
+            assert abs(g.get("/v1/models/text:predict", {"text": text})["score"] - want) < 1e-4
