@@ -26,9 +26,18 @@ demo-stop: ## Ends the servers that `make demo` left running
 	@python3 tools/demo/stop.py
 
 .PHONY: test
-test: tools tokenizers onnxruntime python mlflow2 corpus ## Sets everything up and passes every test
+test: tools tokenizers onnxruntime ffmpeg python mlflow2 corpus test-python ## Sets everything up and passes every test
 	@$(PYTHON) -m pytest -q -p no:cacheprovider tools/demo
 	go test -race -timeout 15m ./...
+
+.PHONY: test-python
+test-python: build python mlflow2 lint-python protos pyclient ffmpeg ## Tests the Python client, publishing and Spark against the real program
+	@.cache/pyclient-venv/bin/python -m pytest -q -p no:cacheprovider clients/python
+
+.PHONY: test-torch
+test-torch: build python ffmpeg ## Exports real architectures with PyTorch and compares (fetches 6 GB)
+	@tools/setup-pyclient.sh torch
+	@.cache/pyclient-torch-venv/bin/python -m pytest -q -p no:cacheprovider --show-capture=no clients/python/tests/torch_export.py
 
 .PHONY: kills
 kills: tools tokenizers onnxruntime ## Kills the program 50 times at any moment of a download or swap (make test: 12 times)
@@ -58,6 +67,10 @@ build: tools tokenizers onnxruntime ## Builds bin/modelgate with ONNX Runtime be
 onnxruntime: ## Fetches ONNX Runtime into .cache/onnxruntime/lib
 	@tools/fetch-onnxruntime.sh
 
+.PHONY: ffmpeg
+ffmpeg: ## Sees that there is an ffmpeg, which decodes clips
+	@tools/setup-ffmpeg.sh
+
 .PHONY: tokenizers
 tokenizers: ## Builds the tokenizer crate into .cache/lib
 	@tools/build-tokenizers.sh
@@ -65,6 +78,10 @@ tokenizers: ## Builds the tokenizer crate into .cache/lib
 .PHONY: python
 python: ## Makes .cache/venv: MLflow, training, tests
 	@tools/setup-python.sh
+
+.PHONY: pyclient
+pyclient: ## Makes .cache/pyclient-venv: tests of the Python client, Spark
+	@tools/setup-pyclient.sh
 
 .PHONY: mlflow2
 mlflow2:

@@ -23,6 +23,7 @@ type bundle struct {
 	graph      string // path of the graph
 	home       string // folder of tokenizer.json and the files that belong to it
 	configHome string // folder of config.json; mostly the same
+	clipHome   string // folder of the video processor's file
 	config     config
 	settings   settings
 }
@@ -45,6 +46,7 @@ func openBundle(dir string) (*bundle, error) {
 	}
 	b.home = firstWith(folders, "tokenizer.json", configFile)
 	b.configHome = firstWith(append([]string{b.home}, folders...), configFile)
+	b.clipHome = firstWith(append([]string{b.configHome}, folders...), "video_preprocessor_config.json", "preprocessor_config.json")
 	if err := readConfig(filepath.Join(b.configHome, configFile), &b.config); err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-// Package inference opens a model's folder and computes predictions from texts.
+// Package inference opens a model's folder and computes predictions from texts and clips.
 package inference
 
 import (
@@ -10,6 +10,7 @@ import (
 	"modelgate/inference/batch"
 	"modelgate/inference/engine"
 	"modelgate/inference/text/hf"
+	"modelgate/inference/video"
 )
 
 var (
@@ -25,7 +26,8 @@ var (
 
 // An Input is what a caller wants judged.
 type Input struct {
-	Text *string // nil: none given
+	Text  *string     // nil: none given
+	Video *video.Clip // nil: none given
 }
 
 // An Encoder turns an input into tensors. It is safe for concurrent use.
@@ -42,7 +44,8 @@ type Example struct {
 
 // Notes are what a caller should know about how its input was encoded.
 type Notes struct {
-	Truncated bool // some of the text was cut off
+	Truncated      bool // some of the text was cut off
+	FramesRepeated bool // the clip has fewer frames than the model takes: some were given to it more than once
 }
 
 // A Decision says on which side of the threshold the positive label's score lies. The zero Decision is unspecified.
@@ -80,6 +83,8 @@ type Prediction struct {
 	Decision      Decision
 	Threshold     float64 // that the decision used; 0 where it is Undecided
 	Truncated     bool
+	// FramesRepeated says that the clip has fewer frames than the model takes, which got some of them more than once.
+	FramesRepeated bool
 }
 
 // DefaultThreshold decides where a positive label is known but no threshold is.
@@ -93,6 +98,8 @@ type Options struct {
 	MaxTextBytes  int      // longest text; 0 means 64 KiB
 	SpecialAsText bool     // special tokens that a user types are text, whatever the bundle says
 	Tokenizers    *hf.Pool // shares tokenizers between models; nil: not shared
+	// Decoder decodes clips for all models. Without one, a model that takes clips isn't opened. It is not closed with the model.
+	Decoder *video.Decoder
 
 	Threads  int // threads inside one run; 0: the engine's choice
 	Workers  int // runs at the same time; 0: one a core
@@ -105,13 +112,14 @@ type Options struct {
 
 // Info describes an open model.
 type Info struct {
-	Kind          string // "tokens": a graph over token ids; "string": a graph that takes the text itself
+	Kind          string // "tokens": a graph over token ids; "string": one that takes the text itself; "video": one that takes a clip; "fusion": both
 	Graph         string // path of the graph's file
 	Labels        []string
 	PositiveLabel string  // empty: none
 	Threshold     float64 // for PositiveLabel
 	MaxLength     int     // most tokens of a text; 0: no limit but that of the bytes
 	MaxTextBytes  int
+	Clip          []int64  // a clip as the model takes it, without the batch; nil: it takes none
 	Inputs        []string // as the graph declares them
 	Outputs       []string
 }

@@ -51,7 +51,7 @@ func TestMisbehavingGraphs(t *testing.T) {
 				Init("axis", enginetest.Tensor{Shape: []int64{2}, Data: []int64{0, 1}}).
 				Node("ReduceSum", []string{"unused", "axis"}, []string{"total"}, enginetest.IntAttr("keepdims", 0)).
 				Node("Add", []string{from, "total"}, []string{to})
-		}}, "texts of size"},
+		}}, "inputs of size"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, err := inference.Open(t.Context(), shapeBundle(t, c.shape, nil), newEngine(t), inference.Options{})

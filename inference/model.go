@@ -23,6 +23,8 @@ type graph interface {
 	scores(outputs []engine.Tensor, n int) ([][]float64, error)
 	// size says which examples may share a run while padding is not known to be harmless.
 	size(Example) int
+	// sample is a small example to learn from how the graph answers.
+	sample(ctx context.Context) (Example, error)
 	// warmups are examples in the shapes that traffic will have, each a run.
 	warmups(ctx context.Context, maxBatch int) ([][]Example, error)
 	// strangers are two examples of one size that have little in common; nil where rows can't depend on each other.
@@ -101,11 +103,18 @@ func inUnit(v float64) bool { return v >= 0 && v <= 1 }
 
 // newGraph finds out which kind of graph session holds.
 func newGraph(b *bundle, session engine.Session, o Options) (graph, error) {
-	in := session.Inputs()
+	in, out := session.Inputs(), session.Outputs()
 	if len(in) == 1 && in[0].Type == engine.String {
 		return newStringGraph(b, session, o)
 	}
-	return newTokenGraph(b, session, o)
+	at := findPixels(in)
+	switch {
+	case at < 0:
+		return newTokenGraph(b, in, out, o)
+	case len(in) == 1:
+		return newVideoGraph(b, in[0], out, o)
+	}
+	return newFusionGraph(b, in, at, out, o)
 }
 
 func newModel(ctx context.Context, b *bundle, g graph, session engine.Session, o Options) (*Model, error) {
@@ -113,8 +122,10 @@ func newModel(ctx context.Context, b *bundle, g graph, session engine.Session, o
 	if m.maxBatch == 0 {
 		m.maxBatch = 8
 	}
-	if in := session.Inputs(); len(in[0].Shape) > 0 && in[0].Shape[0] == 1 {
-		m.maxBatch = 1
+	for _, in := range session.Inputs() {
+		if len(in.Shape) > 0 && in.Shape[0] == 1 {
+			m.maxBatch = 1
+		}
 	}
 	if err := m.probe(ctx); err != nil {
 		return nil, err
@@ -123,20 +134,19 @@ func newModel(ctx context.Context, b *bundle, g graph, session engine.Session, o
 		return nil, err
 	}
 	m.batcher = batch.New(batch.Options[Example]{
-		Workers: o.Workers, MaxBatch: m.maxBatch, MaxQueue: o.MaxQueue, Size: m.size, Observed: o.Observed,
+		Workers: o.Workers, MaxBatch: m.maxBatch, MaxQueue: maxQueue(o.MaxQueue, g.info().Clip), Size: m.size, Observed: o.Observed,
 	}, m.run)
 	return m, nil
 }
 
 // probe runs the graph once, to learn how many classes it has and what they are called.
 func (m *Model) probe(ctx context.Context) error {
-	word := "a"
-	ex, err := m.graph.Encode(ctx, Input{Text: &word})
+	ex, err := m.graph.sample(ctx)
 	if err != nil {
-		return fmt.Errorf("encode a first text: %w", err)
+		return fmt.Errorf("encode a first input: %w", err)
 	}
 	if _, err := m.run(ctx, []Example{ex}); err != nil {
-		return fmt.Errorf("run a first text: %w", err)
+		return fmt.Errorf("run a first input: %w", err)
 	}
 	m.labels = m.graph.info().Labels
 	return nil
@@ -207,7 +217,7 @@ func (m *Model) Predict(ctx context.Context, in Input) (p Prediction, err error)
 		return Prediction{}, err
 	}
 	p = m.prediction(scores)
-	p.Truncated = ex.Notes.Truncated
+	p.Truncated, p.FramesRepeated = ex.Notes.Truncated, ex.Notes.FramesRepeated
 	return p, nil
 }
 

@@ -18,9 +18,11 @@ type settings struct {
 	Threshold     *float64 `yaml:"threshold"`      // from which score on; in [0, 1]
 	MaxLength     int      `yaml:"max_length"`     // tokens of a text
 	SpecialTokens string   `yaml:"special_tokens"` // "ids": what a user types may be a special token; "text": it never is
+	VideoSampling string   `yaml:"video_sampling"` // how frames are chosen: "linspace", the default, or "hf"
+	VideoLayout   string   `yaml:"video_layout"`   // order of a clip's axes: "TCHW" or "CTHW"; default: the graph's, else TCHW
 }
 
-var settingKeys = []string{"positive_label", "threshold", "max_length", "special_tokens"}
+var settingKeys = []string{"positive_label", "threshold", "max_length", "special_tokens", "video_sampling", "video_layout"}
 
 const maxSettings = 16 << 10 // bytes
 

@@ -151,6 +151,10 @@ func (g *stringGraph) learnLabels(keys []string, columns int) error {
 // size is the same for all: strings aren't padded.
 func (g *stringGraph) size(Example) int { return 1 }
 
+func (g *stringGraph) sample(ctx context.Context) (Example, error) {
+	return g.Encode(ctx, textInput("a"))
+}
+
 func (g *stringGraph) warmups(ctx context.Context, maxBatch int) ([][]Example, error) {
 	var runs [][]Example
 	for _, s := range []string{"a", warmupText, strings.Repeat(warmupText+" ", 10)} {

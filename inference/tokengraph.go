@@ -38,19 +38,15 @@ type tokenGraph struct {
 	fixed   int  // length that the graph is fixed to; 0: any
 	chosen  bool // the operator or the bundle's settings gave a max_length
 	masked  bool
-	output  int // index of the logits
-	name    string
-	sigmoid bool // each class for itself
-	scored  bool // the output is scores already, not logits
-	labels  []string
+	head
 }
 
-func newTokenGraph(b *bundle, session engine.Session, o Options) (*tokenGraph, error) {
-	g := &tokenGraph{inputs: session.Inputs()}
+func newTokenGraph(b *bundle, inputs, outputs []engine.TensorSpec, o Options) (*tokenGraph, error) {
+	g := &tokenGraph{inputs: inputs}
 	if err := g.takeInputs(); err != nil {
 		return nil, fmt.Errorf("%s: %w", b.graph, err)
 	}
-	if err := g.takeOutput(b, session.Outputs()); err != nil {
+	if err := g.takeOutput(b, outputs); err != nil {
 		return nil, fmt.Errorf("%s: %w", b.graph, err)
 	}
 	length := o.MaxLength
@@ -81,7 +77,7 @@ func (g *tokenGraph) takeInputs() error {
 		r, ok := roles[strings.TrimPrefix(spec.Name, "text_")]
 		switch {
 		case !ok:
-			return fmt.Errorf("input %s isn't known: a text graph takes input_ids, attention_mask and token_type_ids, or one string", spec)
+			return fmt.Errorf("input %s isn't known: a text graph takes input_ids, attention_mask and token_type_ids, or one string; a video graph takes pixel_values; a fusion graph both", spec)
 		case seen[r]:
 			return fmt.Errorf("input %s is there twice", spec.Name)
 		case spec.Type != engine.Int64 && spec.Type != engine.Int32:
@@ -110,57 +106,12 @@ func (g *tokenGraph) takeInputs() error {
 	return nil
 }
 
-// scoreNames are what outputs are called that hold probabilities. To turn these into probabilities again would give wrong ones.
-var scoreNames = [...]string{"probabilities", "probs", "output_probability"}
-
-// takeOutput finds the logits: the output of that name, else the only one that can be.
-func (g *tokenGraph) takeOutput(b *bundle, outputs []engine.TensorSpec) error {
-	var found []int
-	for i, s := range outputs {
-		if s.Map || s.Type != engine.Float32 && s.Type != engine.Float64 || len(s.Shape) > 2 {
-			continue
-		}
-		if s.Name == "logits" {
-			found = []int{i}
-			break
-		}
-		found = append(found, i)
-	}
-	if len(found) != 1 {
-		return fmt.Errorf("it has %d outputs that may be class scores, of %v: name one of shape (batch, classes) logits", len(found), outputs)
-	}
-	g.output = found[0]
-	spec := outputs[g.output]
-	g.name, g.scored = spec.Name, slices.Contains(scoreNames[:], spec.Name)
-	classes := -1
-	if n := len(spec.Shape); n == 1 {
-		classes = 1
-	} else if n == 2 {
-		classes = int(spec.Shape[1])
-	}
-	var err error
-	if g.labels, err = b.config.labels(classes); err != nil {
-		return err
-	}
-	switch b.config.ProblemType {
-	case "multi_label_classification":
-		g.sigmoid = true
-	case "", "single_label_classification":
-	default:
-		return fmt.Errorf("%s says problem_type %q: single_label_classification and multi_label_classification can be served", configFile, b.config.ProblemType)
-	}
-	return nil
-}
-
 func (g *tokenGraph) Encode(_ context.Context, in Input) (Example, error) {
 	s, err := theText(in)
 	if err != nil {
 		return Example{}, err
 	}
-	tokens, err := g.encoder.Encode(s)
-	if errors.Is(err, text.ErrTooLong) || errors.Is(err, text.ErrInvalidUTF8) {
-		return Example{}, fmt.Errorf("%w: %w", ErrInput, err)
-	}
+	tokens, err := g.tokens(s)
 	if err != nil {
 		return Example{}, err
 	}
@@ -168,15 +119,27 @@ func (g *tokenGraph) Encode(_ context.Context, in Input) (Example, error) {
 		return Example{}, fmt.Errorf("%w: %w: it gives %d tokens, the limit is %d where no max_length is set", ErrInput, text.ErrTooLong, n, mostTokens)
 	}
 	if len(tokens.IDs) == 0 {
-		return Example{}, fmt.Errorf("%w: the tokenizer finds nothing in this text that the model could judge", ErrInput)
+		return Example{}, errNoTokens
 	}
 	return g.example(tokens), nil
+}
+
+var errNoTokens = fmt.Errorf("%w: the tokenizer finds nothing in this text that the model could judge", ErrInput)
+
+func (g *tokenGraph) tokens(s string) (text.Tokens, error) {
+	tokens, err := g.encoder.Encode(s)
+	if errors.Is(err, text.ErrTooLong) || errors.Is(err, text.ErrInvalidUTF8) {
+		return text.Tokens{}, fmt.Errorf("%w: %w", ErrInput, err)
+	}
+	return tokens, err
 }
 
 // theText is the text of in. An empty one, or one of nothing but white space, has nothing to judge: it comes from a caller that
 // lost its text, and any verdict on it would hide that.
 func theText(in Input) (string, error) {
 	switch {
+	case in.Video != nil:
+		return "", fmt.Errorf("%w: this model takes text only: leave the clip out", ErrInput)
 	case in.Text == nil:
 		return "", fmt.Errorf("%w: this model takes a text, and none is given", ErrInput)
 	case strings.TrimSpace(*in.Text) == "":
@@ -237,33 +200,6 @@ func toInt32(data []int64) ([]int32, error) {
 		out[i] = int32(v)
 	}
 	return out, nil
-}
-
-// scores follows Hugging Face: softmax over the classes of a single_label_classification, sigmoid for each class of a
-// multi_label_classification; a single logit is always a sigmoid. An output that is called probabilities is taken as it is.
-func (g *tokenGraph) scores(outputs []engine.Tensor, n int) ([][]float64, error) {
-	t, err := tableOf(g.name, outputs[g.output], n)
-	if err != nil {
-		return nil, err
-	}
-	if g.labels == nil {
-		// The first run, which nothing else runs beside, counts the classes of a graph that doesn't declare them.
-		g.labels = plainLabels(t.columns)
-	}
-	if t.columns != len(g.labels) {
-		return nil, fmt.Errorf("output %s has %d classes, %s has %d labels", g.name, t.columns, configFile, len(g.labels))
-	}
-	if g.scored {
-		rows, err := probabilities(t)
-		if err != nil {
-			return nil, fmt.Errorf("output %s: %w; if it holds logits, name it logits", g.name, err)
-		}
-		return rows, nil
-	}
-	if g.sigmoid || t.columns == 1 {
-		return t.each(sigmoid), nil
-	}
-	return t.each(softmax), nil
 }
 
 // size is the number of tokens.

@@ -17,6 +17,10 @@ const (
 	batchedWarmup = 128 // tokens of the longest full batch: longer ones take seconds and memory, and hardly occur together
 )
 
+func (g *tokenGraph) sample(ctx context.Context) (Example, error) {
+	return g.Encode(ctx, textInput("a"))
+}
+
 // warmups are single texts of the lengths that occur, and full batches of the shorter ones.
 func (g *tokenGraph) warmups(ctx context.Context, maxBatch int) ([][]Example, error) {
 	full, err := g.warmupExample(ctx)

@@ -28,12 +28,12 @@ func (m *Model) warmUp(ctx context.Context) (err error) {
 	for _, examples := range runs {
 		rows, err := m.run(ctx, examples)
 		if err != nil {
-			return fmt.Errorf("%d texts of size %d: %w", len(examples), m.graph.size(examples[0]), err)
+			return fmt.Errorf("%d inputs of size %d: %w", len(examples), m.graph.size(examples[0]), err)
 		}
 		for i, row := range rows {
-			// All rows are the same text.
+			// All rows are the same input.
 			if !near(row, rows[0]) {
-				return fmt.Errorf("row %d of %d equal texts of size %d has other scores than row 0: %v and %v", i, len(rows), m.graph.size(examples[0]), row, rows[0])
+				return fmt.Errorf("row %d of %d equal inputs of size %d has other scores than row 0: %v and %v", i, len(rows), m.graph.size(examples[0]), row, rows[0])
 			}
 		}
 	}
@@ -52,7 +52,7 @@ func (m *Model) tryCompany(ctx context.Context) error {
 	}
 	together, err := m.run(ctx, pair)
 	if err != nil {
-		return fmt.Errorf("two different texts of one length: %w", err)
+		return fmt.Errorf("two different inputs of one size: %w", err)
 	}
 	for i := range pair {
 		alone, err := m.run(ctx, pair[i:i+1])
@@ -80,7 +80,7 @@ func (m *Model) tryPadding(ctx context.Context) error {
 	}
 	together, err := m.run(ctx, pair)
 	if err != nil {
-		return fmt.Errorf("two texts of different lengths: %w", err)
+		return fmt.Errorf("two inputs of different lengths: %w", err)
 	}
 	m.pads.Store(near(alone[0], together[0]))
 	return nil

@@ -15,6 +15,7 @@ import (
 	"modelgate/inference/batch"
 	"modelgate/inference/engine"
 	"modelgate/inference/text"
+	"modelgate/inference/video"
 	"modelgate/modelstore"
 )
 
@@ -56,10 +57,14 @@ func ofPrediction() table {
 		{text.ErrVocabulary, kind{codes.Internal, "MODEL_FAILED", 0, true}},
 		{text.ErrTooLong, kind{codes.InvalidArgument, "TEXT_TOO_LONG", 0, false}},
 		{text.ErrInvalidUTF8, kind{codes.InvalidArgument, "TEXT_NOT_UTF8", 0, false}},
+		{video.ErrClip, kind{codes.InvalidArgument, "BAD_CLIP", 0, false}},
 		{inference.ErrInput, kind{codes.InvalidArgument, "BAD_INPUT", 0, false}},
 		{batch.ErrFull, kind{codes.ResourceExhausted, "QUEUE_FULL", soon, false}},
+		{video.ErrBusy, kind{codes.ResourceExhausted, "QUEUE_FULL", soon, false}},
 		{batch.ErrClosed, kind{codes.Unavailable, "DRAINING", soon, false}},
 		{engine.ErrClosed, kind{codes.Unavailable, "DRAINING", soon, false}},
+		{video.ErrClosed, kind{codes.Unavailable, "DRAINING", soon, false}},
+		{video.ErrConfig, kind{codes.Internal, "MODEL_FAILED", 0, true}},
 		{engine.ErrInput, kind{codes.Internal, "MODEL_FAILED", 0, true}},
 		{engine.ErrGraph, kind{codes.Internal, "MODEL_FAILED", 0, true}},
 		{inference.ErrBundle, kind{codes.Internal, "MODEL_FAILED", 0, true}},

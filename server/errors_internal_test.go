@@ -17,6 +17,7 @@ import (
 	"modelgate/inference/batch"
 	"modelgate/inference/engine"
 	"modelgate/inference/text"
+	"modelgate/inference/video"
 	"modelgate/modelstore"
 )
 
@@ -42,6 +43,10 @@ func TestTables(t *testing.T) {
 		{"text.ErrInvalidUTF8", text.ErrInvalidUTF8, codes.InvalidArgument, codes.Unavailable},
 		{"text.ErrTooLong", text.ErrTooLong, codes.InvalidArgument, codes.Unavailable},
 		{"text.ErrVocabulary", text.ErrVocabulary, codes.Internal, codes.Unavailable},
+		{"video.ErrClip", video.ErrClip, codes.InvalidArgument, codes.Unavailable},
+		{"video.ErrConfig", video.ErrConfig, codes.Internal, codes.Unavailable},
+		{"video.ErrBusy", video.ErrBusy, codes.ResourceExhausted, codes.Unavailable},
+		{"video.ErrClosed", video.ErrClosed, codes.Unavailable, codes.Unavailable},
 		{"modelstore.ErrUnknownModel", modelstore.ErrUnknownModel, codes.NotFound, codes.NotFound},
 		{"modelstore.ErrNotReady", modelstore.ErrNotReady, codes.Unavailable, codes.Unavailable},
 		{"modelstore.ErrClosed", modelstore.ErrClosed, codes.Unavailable, codes.Unavailable},

@@ -27,6 +27,7 @@ import (
 	"modelgate/inference/engine"
 	"modelgate/inference/engine/enginetest"
 	"modelgate/inference/engine/ort"
+	"modelgate/inference/video"
 	"modelgate/modelstore"
 	"modelgate/modelstore/dir"
 	"modelgate/modelstore/disk"
@@ -110,6 +111,7 @@ type config struct {
 	dial     grpc.DialOption
 	scheme   string
 	discover func(context.Context) ([]modelstore.ModelConfig, error)
+	decoder  *video.Decoder
 	lame     bool // don't wait until it is ready
 }
 
@@ -118,7 +120,7 @@ type version struct {
 	model  string
 	number int
 	f1     float64
-	bundle enginetest.TextBundle
+	bundle interface{ Write(dir string) error }
 }
 
 func text(number int, f1 float64) version {
@@ -164,7 +166,7 @@ func (g *gateway) wire(c config) {
 	must(t, err)
 	positive, threshold := "positive", 0.5
 	load := func(ctx context.Context, v modelstore.Version, dir string) (*inference.Model, error) {
-		return inference.Open(ctx, dir, g.engine, inference.Options{MaxQueue: c.maxQueue, Workers: c.workers, PositiveLabel: positive, Threshold: &threshold,
+		return inference.Open(ctx, dir, g.engine, inference.Options{MaxQueue: c.maxQueue, Workers: c.workers, PositiveLabel: positive, Threshold: &threshold, Decoder: c.decoder,
 			Observed: func(n int, waits []time.Duration) { metrics.Batch(v.Model, n, waits) }})
 	}
 	g.store = modelstore.New(load, modelstore.StoreOptions{KeepPrevious: time.Minute, DrainTimeout: 10 * time.Second, Observe: metrics.Observe})

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"modelgate/inference"
+	"modelgate/inference/video"
 	"modelgate/modelstore"
 	pb "modelgate/proto/modelgate/v1"
 )
@@ -76,10 +77,33 @@ func (s *Server) check(req *pb.PredictRequest) error {
 		return invalid("ID_TOO_LONG", fmt.Sprintf("id has %d bytes, more than %d", len(req.GetId()), s.o.Limits.IDBytes))
 	case req.GetTopK() < 0:
 		return invalid("BAD_TOP_K", fmt.Sprintf("top_k is %d: it must be 0 for all classes, or more", req.GetTopK()))
-	case req.GetVideo() != nil:
-		return invalid("BAD_INPUT", fmt.Sprintf("the model %q takes text only: leave video out", req.GetModel()))
 	}
 	return nil
+}
+
+// input is what req gives a model to judge. What is wrong with the clip itself is found where it is decoded.
+func input(req *pb.PredictRequest) (inference.Input, error) {
+	in := inference.Input{Text: req.Text}
+	if req.GetVideo() == nil {
+		return in, nil
+	}
+	in.Video = &video.Clip{}
+	switch source := req.GetVideo().GetSource().(type) {
+	case *pb.Video_Clip:
+		// Empty is not absent.
+		if in.Video.Encoded = source.Clip; source.Clip == nil {
+			in.Video.Encoded = []byte{}
+		}
+	case *pb.Video_Frames:
+		if in.Video.Images = source.Frames.GetImages(); in.Video.Images == nil {
+			in.Video.Images = [][]byte{}
+		}
+	case *pb.Video_Raw:
+		in.Video.Raw = &video.Raw{RGB: source.Raw.GetRgb(), Width: int(source.Raw.GetWidth()), Height: int(source.Raw.GetHeight())}
+	case *pb.Video_Uri:
+		return in, invalid("NO_REFERENCES", "references are not configured: send the clip itself, as clip, frames or raw")
+	}
+	return in, nil
 }
 
 // response is p as the wire has it. A prediction that makes no sense is an error, never a verdict.
@@ -104,7 +128,7 @@ func response(req *pb.PredictRequest, v modelstore.Version, p inference.Predicti
 		classes[i] = &pb.Class{Label: c.Label, Score: c.Score}
 	}
 	return &pb.PredictResponse{Classes: classes, Label: p.Label, Score: score, Decision: d, Threshold: p.Threshold, Model: v.Model,
-		Version: v.ID(), Id: req.GetId(), Truncated: p.Truncated, PositiveLabel: p.PositiveLabel}, nil
+		Version: v.ID(), Id: req.GetId(), Truncated: p.Truncated, PositiveLabel: p.PositiveLabel, FramesRepeated: p.FramesRepeated}, nil
 }
 
 // decisive is the score that the decision is about: the positive label's, or the best one where no label is positive.

@@ -49,7 +49,11 @@ func (s *Server) answer(ctx context.Context, h *handle, req *pb.PredictRequest, 
 	if err := s.check(req); err != nil {
 		return nil, err
 	}
-	p, err := h.Model().Predict(ctx, inference.Input{Text: req.Text})
+	in, err := input(req)
+	if err != nil {
+		return nil, err
+	}
+	p, err := h.Model().Predict(ctx, in)
 	if err == nil {
 		resp, err = response(req, h.Version(), p)
 	}

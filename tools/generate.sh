@@ -31,10 +31,11 @@ if [ "${1:-}" = protos ]; then exit 0; fi
 tools/setup-python.sh lint
 export PATH="$PWD/.cache/tools-venv/bin:$PATH"
 digest() {
-  find proto server/openapi -type f \( -name '*.go' -o -name '*.json' \) -exec cksum {} + | sort
+  find proto server/openapi clients/python/src -type f \( -name '*.go' -o -name '*.json' -o -name '*.binpb' \) -exec cksum {} + | sort
 }
 before=$(digest)
 buf generate
+clients/python/generate.sh
 if [ "$(digest)" = "$before" ]; then
   echo "generate: proto/ and server/openapi/ were up to date"
 elif [ "${1:-}" = check ]; then

@@ -251,7 +251,7 @@ func (d *demo) predictions(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := p.print(&sent{text, &modelgatev1.PredictStreamResponse{Result: &modelgatev1.PredictStreamResponse_Prediction{Prediction: r}}}); err != nil {
+		if err := p.print(&sent{text: &text, answer: &modelgatev1.PredictStreamResponse{Result: &modelgatev1.PredictStreamResponse_Prediction{Prediction: r}}}); err != nil {
 			return err
 		}
 	}

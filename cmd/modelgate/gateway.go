@@ -15,6 +15,7 @@ import (
 	"modelgate/inference/engine"
 	"modelgate/inference/engine/ort"
 	"modelgate/inference/text/hf"
+	"modelgate/inference/video"
 	"modelgate/modelstore"
 	"modelgate/modelstore/disk"
 	"modelgate/server"
@@ -25,6 +26,7 @@ type gateway struct {
 	config   *config.Loaded
 	registry *registry
 	data     *disk.Data
+	decoder  *video.Decoder // nil without ffmpeg
 	store    *modelstore.Store[*inference.Model]
 	updater  *modelstore.Updater
 	server   *server.Server
@@ -51,6 +53,9 @@ func newGateway(ctx context.Context, c *config.Loaded, s *screen, log *slog.Logg
 	if err != nil {
 		return g, err
 	}
+	if g.decoder, err = openDecoder(c, log); err != nil { //nolint:contextcheck // one short run of ffmpeg at the start
+		return g, err
+	}
 	if g.data, err = disk.OpenData(c.DataDir, disk.DataOptions{Logger: log}); err != nil {
 		return g, err
 	}
@@ -62,7 +67,7 @@ func newGateway(ctx context.Context, c *config.Loaded, s *screen, log *slog.Logg
 		metrics.Observe(e)
 		logEvent(log, e)
 	}
-	g.store = modelstore.New(loader(c, eng, hf.NewPool(), metrics), modelstore.StoreOptions{
+	g.store = modelstore.New(loader(c, eng, g.decoder, hf.NewPool(), metrics), modelstore.StoreOptions{
 		KeepPrevious: time.Duration(c.KeepPrevious), DrainTimeout: time.Duration(c.DrainTimeout), Observe: observe,
 		Permanent: func(err error) bool { return errors.Is(permanent(err), modelstore.ErrPermanent) },
 	})
@@ -89,11 +94,25 @@ func openEngine(c *config.Loaded) (engine.Engine, error) {
 	return ort.Open(ort.Options{LibraryPath: path, Threads: c.Threads})
 }
 
+// openDecoder makes what decodes clips for all models. Without ffmpeg there is none, and only models that take clips miss it; but one
+// that a setting names must run.
+func openDecoder(c *config.Loaded, log *slog.Logger) (*video.Decoder, error) {
+	waiting := 4 * max(c.Limits.BatchConcurrency, c.Limits.StreamWindow) // a few whole batches of clips
+	d, err := video.NewDecoder(video.DecoderOptions{FFmpeg: c.FFmpeg, Queue: waiting, Logger: log})
+	if err != nil && c.FFmpeg != "" {
+		return nil, fmt.Errorf("ffmpeg (ffmpeg, MODELGATE_FFMPEG or --ffmpeg): %w", err)
+	}
+	if err != nil {
+		log.Info("clips can't be decoded here: models that take them won't be opened", "reason", err)
+	}
+	return d, nil
+}
+
 // loader opens bundles. A bundle or graph that is at fault itself is a permanent failure: it goes into quarantine.
-func loader(c *config.Loaded, eng engine.Engine, tokenizers *hf.Pool, metrics *server.Metrics) modelstore.LoadFunc[*inference.Model] {
+func loader(c *config.Loaded, eng engine.Engine, decoder *video.Decoder, tokenizers *hf.Pool, metrics *server.Metrics) modelstore.LoadFunc[*inference.Model] {
 	return func(ctx context.Context, v modelstore.Version, dir string) (*inference.Model, error) {
 		o := modelOptions(c, v.Model)
-		o.Tokenizers = tokenizers
+		o.Tokenizers, o.Decoder = tokenizers, decoder
 		o.Observed = func(n int, waits []time.Duration) { metrics.Batch(v.Model, n, waits) }
 		m, err := inference.Open(ctx, dir, eng, o)
 		return m, permanent(err)
@@ -157,6 +176,9 @@ func (g *gateway) close(ctx context.Context) error {
 	var errs []error
 	if g.store != nil {
 		errs = append(errs, g.store.Close(ctx))
+	}
+	if g.decoder != nil {
+		errs = append(errs, g.decoder.Close())
 	}
 	if g.data != nil {
 		errs = append(errs, g.data.Close())

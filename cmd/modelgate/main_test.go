@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the program as its users do. See testdata/script; beside testscript's own commands there are those of commands.
 func TestScripts(t *testing.T) {
-	library := enginetest.Library(t)
+	library, ffmpeg := enginetest.Library(t), enginetest.FFmpeg(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		Cmds:                commands(),
@@ -34,8 +34,14 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Values[scriptGateway{}] = &scriptState{}
+			program, err := exec.LookPath("modelgate")
+			if err != nil {
+				return err
+			}
+			e.Setenv("PROGRAM", program) // where a script has no PATH
 			for name, value := range map[string]string{
 				"MODELGATE_ONNXRUNTIME": library,
+				"MODELGATE_FFMPEG":      ffmpeg,
 				"MODELGATE_DATA_DIR":    filepath.Join(e.WorkDir, "data"),
 				"MODELGATE_GRPC_ADDR":   "127.0.0.1:0",
 				"MODELGATE_HTTP_ADDR":   "127.0.0.1:0",
@@ -76,7 +82,8 @@ func cmdCode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdPublish is "publish EXAMPLE FOLDER [F1]": version EXAMPLE of the embedded model appears as FOLDER, with that F1, or none for "-".
+// cmdPublish is "publish EXAMPLE FOLDER [F1]": version EXAMPLE of the embedded model, or a small video or fusion model, appears as
+// FOLDER, with that F1, or none for "-".
 func cmdPublish(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 || len(args) > 3 {
 		ts.Fatalf("usage: publish EXAMPLE FOLDER [F1]")
@@ -90,16 +97,13 @@ func cmdPublish(ts *testscript.TestScript, neg bool, args []string) {
 
 // publish makes an example appear as folder, by rename.
 func publish(example, folder, f1 string) error {
-	from, err := fs.Sub(examples.Models(), "text/"+example)
-	if err != nil {
-		return err
-	}
 	tmp := filepath.Join(filepath.Dir(folder), ".new-"+filepath.Base(folder))
-	if err := os.CopyFS(tmp, from); err != nil {
+	ofClips := example == "video" || example == "fusion"
+	if err := writeExample(example, tmp, ofClips); err != nil {
 		return err
 	}
 	metrics := filepath.Join(tmp, "metrics.json")
-	if f1 != "" { // the manifest lists the file's digest
+	if f1 != "" && !ofClips { // the manifest lists the file's digest
 		if err := errors.Join(os.Remove(metrics), os.Remove(filepath.Join(tmp, "manifest.json"))); err != nil {
 			return err
 		}
@@ -110,6 +114,17 @@ func publish(example, folder, f1 string) error {
 		}
 	}
 	return os.Rename(tmp, folder)
+}
+
+func writeExample(example, folder string, ofClips bool) error {
+	if ofClips {
+		return enginetest.VideoBundle{Fusion: example == "fusion", Seed: 3}.Write(folder)
+	}
+	from, err := fs.Sub(examples.Models(), "text/"+example)
+	if err != nil {
+		return err
+	}
+	return os.CopyFS(folder, from)
 }
 
 // cmdGateway is "gateway ARGS...": it runs `modelgate serve ARGS` until stop or the end of the script, and waits until it is ready.
@@ -134,7 +149,7 @@ func cmdGateway(ts *testscript.TestScript, neg bool, args []string) {
 // environ is what a gateway gets of a script's environment.
 func environ(ts *testscript.TestScript) []string {
 	var env []string
-	for _, name := range []string{"HOME", "PATH", "TMPDIR", "MODELGATE_ONNXRUNTIME", "MODELGATE_DATA_DIR", "MODELGATE_GRPC_ADDR", "MODELGATE_HTTP_ADDR",
+	for _, name := range []string{"HOME", "PATH", "TMPDIR", "MODELGATE_ONNXRUNTIME", "MODELGATE_FFMPEG", "MODELGATE_DATA_DIR", "MODELGATE_GRPC_ADDR", "MODELGATE_HTTP_ADDR",
 		"MODELGATE_TOKEN_FILE", "MLFLOW_ENABLED", "MLFLOW_TRACKING_URI"} {
 		if v := ts.Getenv(name); v != "" {
 			env = append(env, name+"="+v)

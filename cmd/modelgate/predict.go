@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -11,28 +10,32 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/proto"
-
 	modelgatev1 "modelgate/proto/modelgate/v1"
 )
 
-// longestLine is the longest line that predict reads; the server's own limit is what decides.
-const longestLine = 16 << 20
-
 func (a *app) predictCommand() *cobra.Command {
 	var f *clientFlags
-	var model string
-	var topK int32
+	var q question
+	var file string
 	cmd := &cobra.Command{
 		Use:   "predict [TEXT...]",
-		Short: "Score texts: the arguments, or the lines of standard input",
+		Short: "Score texts: the arguments, or the lines of standard input; with --video a clip",
 		Example: `  modelgate predict "what a lovely day" "this is awful"
-  modelgate predict --output json < texts.txt`,
+  modelgate predict --output json < texts.txt
+  modelgate predict --video clip.mp4
+  modelgate predict --video clip.mp4 "what its author wrote"`,
 		Args:              args(cobra.ArbitraryArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			texts := sliceTexts(args)
-			if len(args) == 0 {
+			switch {
+			case file != "":
+				one, err := q.takeClip(file, args)
+				if err != nil {
+					return err
+				}
+				texts = one
+			case len(args) == 0:
 				if isTerminal(a.in) {
 					printf(a.err, "Type a text a line; Ctrl-D ends.\n")
 				}
@@ -40,59 +43,30 @@ func (a *app) predictCommand() *cobra.Command {
 				f.timeout = 365 * 24 * time.Hour // as long as somebody types
 			}
 			return f.call(cmd.Context(), func(ctx context.Context, c *client) error {
-				return a.predict(ctx, c, f.output, &modelgatev1.PredictRequest{Model: model, TopK: topK}, texts)
+				return a.predict(ctx, c, f.output, q, texts)
 			})
 		},
 	}
 	f = a.clientFlags(cmd)
-	cmd.Flags().StringVarP(&model, "model", "m", "text", "served name of the model")
-	cmd.Flags().Int32Var(&topK, "top-k", 0, "most classes to return; 0 is all (json only)")
+	cmd.Flags().StringVarP(&q.model, "model", "m", "", "served name of the model; default: text, with --video video, with both fusion")
+	cmd.Flags().StringVar(&file, "video", "", "a clip to score, alone or with one text")
+	cmd.Flags().Int32Var(&q.topK, "top-k", 0, "most classes to return; 0 is all (json only)")
 	_ = cmd.RegisterFlagCompletionFunc("model", func(cmd *cobra.Command, _ []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return a.completeModels(&f, -1)(cmd, nil, toComplete)
 	})
 	return cmd
 }
 
-// texts hands out one text after the other, then io.EOF.
-type texts func() (string, error)
-
-func sliceTexts(all []string) texts {
-	return func() (string, error) {
-		if len(all) == 0 {
-			return "", io.EOF
-		}
-		t := all[0]
-		all = all[1:]
-		return t, nil
-	}
-}
-
-// lineTexts reads lines. Those without anything but white space are no texts.
-func lineTexts(r io.Reader) texts {
-	s := bufio.NewScanner(r)
-	s.Buffer(nil, longestLine)
-	return func() (string, error) {
-		for s.Scan() {
-			if line := s.Text(); strings.TrimSpace(line) != "" {
-				return line, nil
-			}
-		}
-		if s.Err() != nil {
-			return "", fmt.Errorf("read standard input: %w", s.Err())
-		}
-		return "", io.EOF
-	}
-}
-
-// sent is a text that waits for its answer.
+// sent is an input that waits for its answer.
 type sent struct {
-	text   string
+	text   *string
+	file   string
 	answer *modelgatev1.PredictStreamResponse
 }
 
 // predict sends the texts over one stream and prints the answers in the order of the texts, as soon as they are there.
 // What the server can't score is told and makes the exit code 1; the rest goes on.
-func (a *app) predict(ctx context.Context, c *client, output string, like *modelgatev1.PredictRequest, next texts) error {
+func (a *app) predict(ctx context.Context, c *client, output string, q question, next texts) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := c.predictions.PredictStream(ctx)
@@ -103,7 +77,7 @@ func (a *app) predict(ctx context.Context, c *client, output string, like *model
 	sender := make(chan error, 1)
 	go func() {
 		defer close(waiting)
-		sender <- send(ctx, stream, like, next, waiting)
+		sender <- send(ctx, stream, q, next, waiting)
 	}()
 	p := newAnswers(a, output)
 	arrived := make(map[string]*modelgatev1.PredictStreamResponse)
@@ -140,7 +114,7 @@ func streamError(err error) error {
 }
 
 // send sends every text with its number as id, until there are no more or the stream ends.
-func send(ctx context.Context, stream modelgatev1.PredictionService_PredictStreamClient, like *modelgatev1.PredictRequest, next texts, waiting chan<- *sent) error {
+func send(ctx context.Context, stream modelgatev1.PredictionService_PredictStreamClient, q question, next texts, waiting chan<- *sent) error {
 	for n := 0; ; n++ {
 		text, err := next()
 		if errors.Is(err, io.EOF) {
@@ -149,12 +123,12 @@ func send(ctx context.Context, stream modelgatev1.PredictionService_PredictStrea
 		if err != nil {
 			return err
 		}
-		r := &modelgatev1.PredictRequest{Model: like.GetModel(), TopK: like.GetTopK(), Text: proto.String(text), Id: strconv.Itoa(n)}
+		r := q.request(text, strconv.Itoa(n))
 		if err := stream.Send(&modelgatev1.PredictStreamRequest{Request: r}); err != nil && !errors.Is(err, io.EOF) {
 			return err // io.EOF: the receiver learns why
 		}
 		select {
-		case waiting <- &sent{text: text}:
+		case waiting <- &sent{text: text, file: q.file}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -188,12 +162,12 @@ func (p *answers) print(s *sent) error {
 		return nil
 	}
 	if e := s.answer.GetError(); e != nil {
-		printf(p.a.err, "%s %s  %s\n", p.p.paint(red, "error"), shorten(s.text, 40), e.GetMessage())
+		printf(p.a.err, "%s %s  %s\n", p.p.paint(red, "error"), inputText(s.text, s.file, 40), e.GetMessage())
 		return nil
 	}
 	r := s.answer.GetPrediction()
 	printf(p.a.out, "%s  %.3f %s  %s  %s  %s\n", p.p.paint(bold, fmt.Sprintf("%-12s", r.GetLabel())), r.GetScore(),
-		bar(r.GetScore()), p.decision(r), p.p.paint(faint, r.GetModel()+" v"+r.GetVersion()), shorten(s.text, 60)+truncated(r))
+		bar(r.GetScore()), p.decision(r), p.p.paint(faint, r.GetModel()+" v"+r.GetVersion()), inputText(s.text, s.file, 60)+notes(r))
 	return nil
 }
 
@@ -210,16 +184,29 @@ func (p *answers) decision(r *modelgatev1.PredictResponse) string {
 
 func (p *answers) result() error {
 	if p.failed > 0 {
-		return fmt.Errorf("%d of %d texts got no answer", p.failed, p.all)
+		return fmt.Errorf("%d of %d inputs got no answer", p.failed, p.all)
 	}
 	return nil
 }
 
-func truncated(r *modelgatev1.PredictResponse) string {
+// notes are what the caller should know about how its input was encoded.
+func notes(r *modelgatev1.PredictResponse) string {
+	said := ""
 	if r.GetTruncated() {
-		return " (cut to the model's length)"
+		said = " (cut to the model's length)"
 	}
-	return ""
+	if r.GetFramesRepeated() {
+		said += " (fewer frames than the model takes)"
+	}
+	return said
+}
+
+// inputText is a text in quotes, at most n runes of it, and the clip beside it; either may be missing.
+func inputText(text *string, clip string, n int) string {
+	if text == nil {
+		return clip
+	}
+	return strings.TrimSuffix(shorten(*text, n)+" "+clip, " ")
 }
 
 // bar draws a score.

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -13,6 +16,7 @@ import (
 
 	"modelgate/cmd/modelgate/config"
 	"modelgate/inference"
+	"modelgate/inference/video"
 	"modelgate/modelstore/disk"
 )
 
@@ -24,18 +28,21 @@ type report struct {
 	Info       *inference.Info       `json:"model,omitempty"`
 	LoadMillis float64               `json:"load_ms,omitempty"`
 	WarmMillis float64               `json:"warm_up_ms,omitempty"`
-	Text       string                `json:"text,omitempty"`
+	Text       *string               `json:"text,omitempty"`
+	Clip       string                `json:"clip,omitempty"`
 	Prediction *inference.Prediction `json:"prediction,omitempty"`
 }
 
 func (a *app) validateCommand() *cobra.Command {
-	var output, text, model string
+	var output, model string
+	var try trial
 	cmd := &cobra.Command{
 		Use:   "validate DIR",
 		Short: "Open a bundle, run it, and say what is wrong with it",
-		Long: `Check the folder of one version against its manifest, open it as the gateway would, warm it up, run a text through it, and say what is wrong with it.
+		Long: `Check the folder of one version against its manifest, open it as the gateway would, warm it up, run something through it, and say what is wrong with it.
 The exit code is 1 if the gateway would refuse it.`,
-		Example: "  modelgate validate models/text/1 --text \"what a lovely day\"",
+		Example: `  modelgate validate models/text/1 --text "what a lovely day"
+  modelgate validate models/video/1 --video clip.mp4`,
 		GroupID: "server",
 		Args:    args(cobra.ExactArgs(1)),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
@@ -44,14 +51,15 @@ The exit code is 1 if the gateway would refuse it.`,
 	}
 	load := a.settingsFlags(cmd)
 	outputFlag(cmd, &output, "table", "json")
-	cmd.Flags().StringVar(&text, "text", "a text to try", "what to run through it")
+	cmd.Flags().StringVar(&try.text, "text", "a text to try", "what to run through it, if it takes a text")
+	cmd.Flags().StringVar(&try.file, "video", "", "a clip to run through it, if it takes one; without it, plain frames")
 	cmd.Flags().StringVar(&model, "as", "text", "served name, for the settings of that model")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := load()
 		if err != nil {
 			return err
 		}
-		r, err := validate(cmd.Context(), c, model, args[0], text)
+		r, err := validate(cmd.Context(), c, model, args[0], try)
 		if err != nil {
 			return err
 		}
@@ -61,8 +69,8 @@ The exit code is 1 if the gateway would refuse it.`,
 }
 
 // validate verifies, opens and runs a bundle. What is wrong with the bundle is in the report; the error is about anything else.
-func validate(ctx context.Context, c *config.Loaded, model, dir, text string) (r report, err error) {
-	r = report{Dir: dir, Text: text}
+func validate(ctx context.Context, c *config.Loaded, model, dir string, try trial) (r report, err error) {
+	r = report{Dir: dir}
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
 		return r, errors.Join(fmt.Errorf("%s is not a folder that holds a version", dir), err)
 	}
@@ -74,8 +82,17 @@ func validate(ctx context.Context, c *config.Loaded, model, dir, text string) (r
 		r.Problem = err.Error()
 		return r, nil
 	}
+	decoder, err := openDecoder(c, slog.New(slog.DiscardHandler)) //nolint:contextcheck // one short run of ffmpeg at the start
+	if err != nil {
+		return r, err
+	}
+	if decoder != nil {
+		defer func() { err = errors.Join(err, decoder.Close()) }()
+	}
+	o := modelOptions(c, model)
+	o.Decoder = decoder
 	began := time.Now()
-	m, err := inference.Open(ctx, dir, eng, modelOptions(c, model))
+	m, err := inference.Open(ctx, dir, eng, o)
 	if err != nil {
 		r.Problem = err.Error()
 		return r, nil
@@ -90,13 +107,54 @@ func validate(ctx context.Context, c *config.Loaded, model, dir, text string) (r
 	r.WarmMillis = millis(time.Since(loaded))
 	info := m.Info()
 	r.Info = &info
-	p, err := m.Predict(ctx, inference.Input{Text: &text})
+	in, err := try.input(info)
+	if err != nil {
+		return r, err
+	}
+	r.Text, r.Clip = in.Text, try.clip(info)
+	p, err := m.Predict(ctx, in)
 	if err != nil {
 		r.Problem = err.Error()
 		return r, nil
 	}
 	r.Prediction, r.OK = &p, true
 	return r, nil
+}
+
+// A trial is what is run through a bundle.
+type trial struct {
+	text string
+	file string // with a clip
+}
+
+// input is as much of the trial as the model takes.
+func (t trial) input(info inference.Info) (in inference.Input, err error) {
+	if info.Kind != "video" {
+		in.Text = &t.text
+	}
+	switch {
+	case info.Clip == nil && t.file != "":
+		return in, fmt.Errorf("--video %s: this model takes no clip", t.file)
+	case info.Clip == nil:
+	case t.file != "":
+		data, err := os.ReadFile(t.file)
+		if err != nil {
+			return in, err
+		}
+		in.Video = &video.Clip{Encoded: data}
+	default:
+		const width, height, frames = 64, 48, 16
+		in.Video = &video.Clip{Raw: &video.Raw{RGB: bytes.Repeat([]byte{128}, frames*width*height*3), Width: width, Height: height}}
+	}
+	return in, nil
+}
+
+// clip says which clip is in the trial.
+func (t trial) clip(info inference.Info) string {
+	if info.Clip == nil {
+		return ""
+	}
+	return cmp.Or(t.file, "plain grey frames")
 }
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
@@ -131,9 +189,12 @@ func (a *app) printReportText(r report) {
 	} else {
 		printf(a.out, "  decision   none: no positive label (positive_label in modelgate.yaml, or in the gateway's settings)\n")
 	}
+	if i.Clip != nil {
+		printf(a.out, "  clip       %v\n", i.Clip)
+	}
 	if i.MaxLength > 0 {
 		printf(a.out, "  max length %d tokens\n", i.MaxLength)
 	}
 	printf(a.out, "  load       %.0f ms, warm-up %.0f ms\n", r.LoadMillis, r.WarmMillis)
-	printf(a.out, "  %s is %s, %.3f\n", shorten(r.Text, 60), p.paint(bold, r.Prediction.Label), r.Prediction.Score)
+	printf(a.out, "  %s is %s, %.3f\n", inputText(r.Text, r.Clip, 60), p.paint(bold, r.Prediction.Label), r.Prediction.Score)
 }

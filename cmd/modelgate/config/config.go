@@ -26,6 +26,7 @@ type Config struct {
 	Insecure        bool     `json:"insecure" jsonschema_description:"Allow addresses off loopback without TLS."`
 	Reflection      *bool    `json:"reflection,omitempty" jsonschema_description:"Answer gRPC reflection, for grpcurl and its like. Default: on loopback only."`
 	ONNXRuntime     string   `json:"onnxruntime" jsonschema_description:"Path of the ONNX Runtime library. Default: libonnxruntime.so beside the program."`
+	FFmpeg          string   `json:"ffmpeg" jsonschema_description:"Path of the ffmpeg program, which decodes clips. Default: the one on the PATH. Only models that take clips need it."`
 	Threads         int      `json:"threads" jsonschema_description:"Threads inside one run of a model; 0 is the engine's choice."`
 	Workers         int      `json:"workers" jsonschema_description:"Runs of a version at the same time; 0 is one a core."`
 

@@ -87,7 +87,7 @@ type PredictRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The served name: "text", "video" or "fusion" by default. In a batch it may be empty: the batch's model is meant.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
-	// The text, in UTF-8, as its author wrote it. At most 64 KiB by default.
+	// The text, in UTF-8, as its author wrote it. At most 64 KiB by default. Beside a clip it may be empty.
 	Text *string `protobuf:"bytes,2,opt,name=text,proto3,oneof" json:"text,omitempty"`
 	// The clip.
 	Video *Video `protobuf:"bytes,3,opt,name=video,proto3,oneof" json:"video,omitempty"`
@@ -473,8 +473,10 @@ type PredictResponse struct {
 	Truncated bool `protobuf:"varint,9,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	// The positive label that score and decision speak of; empty if none is.
 	PositiveLabel string `protobuf:"bytes,10,opt,name=positive_label,json=positiveLabel,proto3" json:"positive_label,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// True if the clip has fewer frames than the model takes, which got some of them more than once.
+	FramesRepeated bool `protobuf:"varint,11,opt,name=frames_repeated,json=framesRepeated,proto3" json:"frames_repeated,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *PredictResponse) Reset() {
@@ -575,6 +577,13 @@ func (x *PredictResponse) GetPositiveLabel() string {
 		return x.PositiveLabel
 	}
 	return ""
+}
+
+func (x *PredictResponse) GetFramesRepeated() bool {
+	if x != nil {
+		return x.FramesRepeated
+	}
+	return false
 }
 
 // PredictBatchRequest is a micro-batch for one model.
@@ -943,7 +952,7 @@ const file_modelgate_v1_prediction_proto_rawDesc = "" +
 	"\x06height\x18\x03 \x01(\x05R\x06height\"3\n" +
 	"\x05Class\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\x12\x14\n" +
-	"\x05score\x18\x02 \x01(\x01R\x05score\"\xc3\x02\n" +
+	"\x05score\x18\x02 \x01(\x01R\x05score\"\xec\x02\n" +
 	"\x0fPredictResponse\x12-\n" +
 	"\aclasses\x18\x01 \x03(\v2\x13.modelgate.v1.ClassR\aclasses\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12\x14\n" +
@@ -955,7 +964,8 @@ const file_modelgate_v1_prediction_proto_rawDesc = "" +
 	"\x02id\x18\b \x01(\tR\x02id\x12\x1c\n" +
 	"\ttruncated\x18\t \x01(\bR\ttruncated\x12%\n" +
 	"\x0epositive_label\x18\n" +
-	" \x01(\tR\rpositiveLabel\"e\n" +
+	" \x01(\tR\rpositiveLabel\x12'\n" +
+	"\x0fframes_repeated\x18\v \x01(\bR\x0eframesRepeated\"e\n" +
 	"\x13PredictBatchRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x128\n" +
 	"\brequests\x18\x02 \x03(\v2\x1c.modelgate.v1.PredictRequestR\brequests\"T\n" +

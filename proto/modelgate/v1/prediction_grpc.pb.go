@@ -36,7 +36,7 @@ const (
 type PredictionServiceClient interface {
 	// Predict scores one input with the version that serves now.
 	//
-	// INVALID_ARGUMENT: an input that the model doesn't take, is absent, empty or over the limits.
+	// INVALID_ARGUMENT: an input that the model doesn't take, is absent, empty or over the limits; a clip that can't be decoded.
 	// NOT_FOUND: no model of that name. UNAVAILABLE: the model has no version yet; try again later.
 	// RESOURCE_EXHAUSTED: too many requests wait; try again later.
 	Predict(ctx context.Context, in *PredictRequest, opts ...grpc.CallOption) (*PredictResponse, error)
@@ -99,7 +99,7 @@ type PredictionService_PredictStreamClient = grpc.BidiStreamingClient[PredictStr
 type PredictionServiceServer interface {
 	// Predict scores one input with the version that serves now.
 	//
-	// INVALID_ARGUMENT: an input that the model doesn't take, is absent, empty or over the limits.
+	// INVALID_ARGUMENT: an input that the model doesn't take, is absent, empty or over the limits; a clip that can't be decoded.
 	// NOT_FOUND: no model of that name. UNAVAILABLE: the model has no version yet; try again later.
 	// RESOURCE_EXHAUSTED: too many requests wait; try again later.
 	Predict(context.Context, *PredictRequest) (*PredictResponse, error)

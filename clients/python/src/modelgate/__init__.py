@@ -1,0 +1,32 @@
+"""Calls a modelgate server, scores Spark DataFrames with it (modelgate.spark), and publishes models for it (modelgate.publish)."""
+
+from modelgate.client import TLS, Client
+from modelgate.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    ModelgateError,
+    ModelNotFound,
+    NotAllowed,
+    Overloaded,
+    ServerFault,
+    Unavailable,
+)
+from modelgate.results import ClassScore, Decision, Prediction, Request, Result
+
+__all__ = [
+    "TLS",
+    "ClassScore",
+    "Client",
+    "DeadlineExceeded",
+    "Decision",
+    "InvalidInput",
+    "ModelNotFound",
+    "ModelgateError",
+    "NotAllowed",
+    "Overloaded",
+    "Prediction",
+    "Request",
+    "Result",
+    "ServerFault",
+    "Unavailable",
+]

@@ -1,0 +1,112 @@
+"""The forms on disk: manifest, digest, settings, golden examples."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from clips import clip_bundle
+from gateway import BUNDLES
+from modelgate import publish
+from modelgate.publish import bundle, golden
+
+
+def test_the_digest_is_over_sorted_lines(tmp_path: Path) -> None:
+    # "a-b" sorts before "a/c" and "Z" before "a": by bytes, not as a folder listing has them.
+    for name in ("a/c", "a-b", "Z", "é"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    lines = [f"{hashlib.sha256(n.encode()).hexdigest()} {len(n.encode())} {n}\n" for n in ("Z", "a-b", "a/c", "é")]
+    assert bundle.digest_of(bundle.files_of(tmp_path)) == hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def test_a_manifest_lists_every_other_file(tmp_path: Path) -> None:
+    bundle.copy(BUNDLES / "1", tmp_path / "b")
+    digest = bundle.seal(tmp_path / "b")
+    listed = json.loads((tmp_path / "b/manifest.json").read_text())["files"]
+    assert {f["path"] for f in listed} == {p.name for p in (BUNDLES / "1").iterdir()} - {"manifest.json"}
+    assert bundle.verify(tmp_path / "b") == digest
+    (tmp_path / "b/config.json").write_text("{}")
+    with pytest.raises(bundle.BundleError, match=r"config\.json"):
+        bundle.verify(tmp_path / "b")
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    with pytest.raises(bundle.BundleError, match="is a link"):
+        bundle.files_of(tmp_path)
+
+
+def test_settings_replace_their_own_lines_only(tmp_path: Path) -> None:
+    (tmp_path / "modelgate.yaml").write_text("# ours\nthreshold: 0.4 # low\nspecial_tokens: text\n")
+    bundle.write_settings(tmp_path, threshold=0.6, positive_label='a "b"', max_length=None)
+    assert (tmp_path / "modelgate.yaml").read_text() == '# ours\nspecial_tokens: text\nthreshold: 0.6\npositive_label: "a \\"b\\""\n'
+    assert bundle.read_settings(tmp_path)["threshold"] == "0.6"
+
+
+@pytest.mark.parametrize("shape", [["b", 4, 3, 16, 16], ["b", 3, 4, 16, 16]], ids=["BTCHW", "BCTHW"])
+def test_golden_clips(shape: list[object], tmp_path: Path) -> None:
+    model = golden.Model(clip_bundle(tmp_path / "v", shape))
+    assert (model.kind, model.frames.count, model.frames.size, model.frames.crop) == ("video", 4, (20, 20), (16, 16))
+    example = golden.inputs(model, None)[0]
+    means = (example.frames[:, 2:18, 2:18].astype(np.float64) / 255 - 0.5).mean(axis=(0, 1, 2)) / 0.25
+    want = 1 / (1 + np.exp(means[0] - means[2]))
+    assert abs(model.scores(example)["harmful"] - want) < 1e-5
+    assert len(example.request()["video"]["frames"]["images"]) == 4 and "text" not in example.request()
+
+
+def test_png_is_what_others_read(tmp_path: Path) -> None:
+    # Decoded by hand: the rows without their filter byte.
+    import struct
+    import zlib
+
+    frame = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
+    data = golden.png(frame)
+    assert data[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", data[16:24]) == (7, 5)
+    start = data.index(b"IDAT")
+    (size,) = struct.unpack(">I", data[start - 4 : start])
+    rows = np.frombuffer(zlib.decompress(data[start + 4 : start + 4 + size]), np.uint8).reshape(5, 22)
+    assert (rows[:, 1:].reshape(5, 7, 3) == frame).all()
+
+
+def test_a_fusion_has_text_and_clip(tmp_path: Path) -> None:
+    model = golden.Model(clip_bundle(tmp_path / "f", ["b", 4, 3, 16, 16], with_text=True))
+    assert model.kind == "fusion" and golden.write(model, golden.inputs(model, None), 1e-4) == 3
+    line = json.loads((tmp_path / "f/golden.jsonl").read_text().splitlines()[0])
+    assert set(line["request"]) == {"text", "video"} and set(line["scores"]) == {"safe", "harmful"}
+
+
+def test_without_a_graph_a_checkpoint_needs_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(ImportError, match=r"modelgate\[publish\]"):
+        publish.log_text_model(tmp_path / "checkpoint", {"f1": 0.9}, tracking_uri="http://127.0.0.1:1")
+
+
+def test_quantized_weights_are_measured(tmp_path: Path) -> None:
+    from modelgate.publish import quantize
+
+    rng = np.random.default_rng(3)
+    names = {"ids": "input_ids", "mask": "attention_mask"}
+    nodes = [
+        helper.make_node("Gather", ["table", names["ids"]], ["rows"]),
+        helper.make_node("ReduceMean", ["rows", "one"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weights"], ["logits"]),
+    ]
+    constants = [
+        numpy_helper.from_array(rng.normal(size=(12000, 64)).astype(np.float32), "table"),
+        numpy_helper.from_array(rng.normal(size=(64, 2)).astype(np.float32), "weights"),
+        numpy_helper.from_array(np.array([1], np.int64), "one"),
+    ]
+    specs = [helper.make_tensor_value_info(n, TensorProto.INT64, ["b", "l"]) for n in names.values()]
+    graph = helper.make_graph(nodes, "g", specs, [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["b", 2])], constants)
+    bundle.copy(BUNDLES / "1", tmp_path / "b")
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "b/model.onnx")
+    size = (tmp_path / "b/model.onnx").stat().st_size
+    model = golden.Model(tmp_path / "b")
+    difference = quantize.in_place(model, golden.inputs(model, None))
+    assert 0 < difference < 0.05 and (tmp_path / "b/model.onnx").stat().st_size < size / 2

@@ -1,0 +1,231 @@
+"""Publishing to real MLflow servers, and what a real gateway makes of it."""
+
+import base64
+import concurrent.futures
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clips import clip_bundle
+from gateway import BUNDLES, gateway
+from modelgate import Client, publish
+from modelgate.publish import bundle, golden
+from modelgate.publish.registry import Registry
+from registry import mlflow_server, resetting
+
+
+@pytest.fixture(scope="session", params=[("venv", "python"), ("mlflow2-venv", "mlflow2")], ids=["mlflow3", "mlflow2"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with mlflow_server(tmp_path_factory.mktemp("mlflow"), *request.param) as address:
+        yield address
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TEXT_F1_THRESHOLD"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_what_is_published_is_what_is_served(server: str, tmp_path: Path) -> None:
+    options = {"tracking_uri": server, "model_name": "served_text", "promote": True}
+    first = publish.log_text_model(
+        model_path=BUNDLES / "1", metrics={"eval_f1": 0.76, "weighted_f1": 0.99}, params={"rows": 8000}, **options
+    )
+    assert (first.version, first.promoted, first.f1) == ("1", "alias:production", 0.76)
+    settings = ["--set", "models.text.registered_name=served_text", "--set", "update_interval=1s"]
+    with gateway(tmp_path, "--mlflow-tracking-uri", server, *settings) as g, Client(g.grpc) as c:
+        served = g.wait_for("1")
+        assert (served["digest"], served["f1"], served["metric"]) == (first.digest, 0.76, "eval_f1")
+        second = publish.log_text_model(BUNDLES / "2", {"eval_f1": 0.80}, **options)
+        assert g.wait_for("2")["digest"] == second.digest
+        got = publish.download_model("served_text", target=tmp_path / "got", tracking_uri=server)
+        examples = [json.loads(line) for line in (got / "golden.jsonl").read_text().splitlines()]
+        assert len(examples) == len(golden.TEXTS)
+        for example in examples:
+            # The request is the very body of the REST call.
+            answer = g.get("/v1/models/text:predict", example["request"])
+            for one in answer["classes"]:
+                assert abs(one["score"] - example["scores"][one["label"]]) <= example["tolerance"], example["request"]
+            assert c.predict(example["request"]["text"]).version == "2"
+
+
+def test_tags_tell_digest_and_contract(server: str, tmp_path: Path) -> None:
+    done = publish.log_model(BUNDLES / "1", {"f1": 0.5}, model_name="tagged", tags={"by": "test"}, max_length=64, threshold=0.6,
+                             tracking_uri=server)  # fmt: skip
+    assert done.promoted == ""
+    v = publish.get_latest_model_version("tagged", promoted=False, tracking_uri=server)
+    assert (v.digest, v.tags["by"], v.f1) == (done.digest, "test", 0.5)
+    contract = json.loads(v.tags["modelgate.contract"])
+    assert (contract["kind"], contract["labels"], contract["max_length"]) == ("text", ["not_negative", "negative"], 64)
+    assert (contract["positive_label"], contract["threshold"]) == ("negative", 0.6)
+    got = publish.download_model("tagged", 1, target=tmp_path / "got", tracking_uri=server)
+    assert bundle.verify(got) == done.digest
+    with pytest.raises(FileExistsError):
+        publish.download_model("tagged", 1, target=tmp_path / "got", tracking_uri=server)
+
+
+def test_versions_are_numbers_and_only_what_is_promoted_counts(server: str) -> None:
+    for i in range(11):
+        publish.log_model(
+            BUNDLES / "1", {"eval_f1": 0.90 + i / 100}, model_name="many", examples=["x"], tracking_uri=server, promote=i == 8
+        )
+    assert publish.get_latest_model_version("many", promoted=False, tracking_uri=server).version == "11"
+    chosen = publish.get_latest_model_version("many", tracking_uri=server)
+    assert (chosen.version, chosen.pointer, chosen.f1) == ("9", "alias:production", 0.98)
+
+
+def test_compare_and_update(server: str) -> None:
+    options = {"model_name": "compared", "examples": ["x"], "tracking_uri": server}
+
+    def compare(f1: float) -> publish.Comparison:
+        publish.log_model(BUNDLES / "1", {"eval_f1": f1}, **options)
+        return publish.compare_and_update_model("compared", f1_threshold=0.75, tracking_uri=server)
+
+    assert "does not exceed the threshold 0.75" in compare(0.75).reason
+    assert compare(0.80).promoted == "alias:production"
+    worse = compare(0.79)
+    assert not worse.promoted and worse.reason == "version 3: F1 0.7900 does not exceed 0.8000 of version 2"
+    assert compare(0.81).promoted and publish.get_latest_model_version("compared", tracking_uri=server).version == "4"
+    again = publish.compare_and_update_model("compared", f1_threshold=0.75, tracking_uri=server)
+    assert again.reason == "version 4: it is promoted already"
+
+
+def test_a_stage_is_a_pointer_too(server: str) -> None:
+    done = publish.log_text_model(BUNDLES / "1", {"eval_f1": 0.9}, model_name="staged", examples=["x"], promote=True, pointer="stage",
+                                  tracking_uri=server)  # fmt: skip
+    assert done.promoted == "stage:Production"
+    found = publish.get_latest_model_version("staged", tracking_uri=server)
+    assert (found.version, found.pointer) == ("1", "stage:Production")
+
+
+def test_lost_answers_make_nothing_twice(server: str) -> None:
+    with resetting(server) as (proxy, lost):
+        done = publish.log_model(BUNDLES / "1", {"eval_f1": 0.9}, model_name="reset", examples=["x"], promote=True, tracking_uri=proxy)
+    assert any("model-versions/create" in path for path in lost) and any("runs/create" in path for path in lost)
+    assert done.version == "1" and Registry(server).newest("reset").version == "1"
+    assert [v.run_id for v in Registry(server)._versions("reset")] == [done.run_id]
+
+
+def test_below_the_threshold_nothing_is_promoted(server: str) -> None:
+    done = publish.log_text_model(BUNDLES / "1", {"eval_f1": 0.75}, model_name="below", examples=["x"], promote=True, tracking_uri=server)
+    assert (done.promoted, done.reason) == ("", "F1 0.7500 does not exceed the threshold 0.75")
+    assert publish.get_latest_model_version("below", tracking_uri=server) is None
+
+
+def test_the_command(server: str) -> None:
+    command = [sys.executable, "-m", "modelgate.publish", "text", "--checkpoint", BUNDLES / "1", "--metric", "eval_f1=0.85", "--promote"]
+    done = subprocess.run([*command, "--tracking-uri", server], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["model_name"], said["promoted"]) == ("text_classification_model", "alias:production")
+    found = publish.get_latest_model_version("text", tracking_uri=server)
+    assert found.digest == said["digest"]
+    experiment = Registry(server)._client.get_experiment_by_name("tiktok_safety_text")
+    assert Registry(server)._client.get_run(found.run_id).info.experiment_id == experiment.experiment_id
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["text", "--checkpoint", "/nosuch", "--metric", "eval_f1=0.8"], "not a folder"),
+        (["video", "--checkpoint", str(BUNDLES / "1"), "--metric", "eval_f1=0.8"], "is a text model, not a video model"),
+        (["text", "--checkpoint", str(BUNDLES / "1"), "--metric", "weighted_f1=0.8"], "the F1 is needed"),
+        (["text", "--checkpoint", str(BUNDLES / "1"), "--metric", "eval_f1=nan"], "the F1 is needed"),
+        (["text", "--checkpoint", str(BUNDLES / "1"), "--metric", "eval_f1=0.8", "--positive-label", "bad"], "positive_label is 'bad'"),
+    ],
+)
+def test_the_command_says_what_is_wrong(arguments: list[str], says: str) -> None:
+    command = [sys.executable, "-m", "modelgate.publish", *arguments, "--tracking-uri", "http://127.0.0.1:1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr
+
+
+def pipeline(**vectorizer: object) -> object:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import Pipeline
+
+    good, bad = ["a good film", "lovely day", "great song"], ["an awful film", "a bad day", "terrible song"]
+    made = Pipeline([("words", TfidfVectorizer(**vectorizer)), ("classifier", LogisticRegression())])
+    return made.fit((good + bad) * 5, (["safe"] * 3 + ["harmful"] * 3) * 5)
+
+
+def test_a_scikit_learn_pipeline_is_served(server: str, tmp_path: Path) -> None:
+    from modelgate.publish import sklearn
+
+    trained = pipeline(token_pattern="[a-zA-Z0-9_]+")
+    folder = sklearn.save(trained, tmp_path / "sklearn")
+    options = {"model_name": "sklearn_text", "positive_label": "harmful", "promote": True, "tracking_uri": server}
+    done = publish.log_text_model(folder, {"f1": 0.9}, **options)
+    with gateway(tmp_path, "--mlflow-tracking-uri", server, "--set", "models.text.registered_name=sklearn_text") as g, Client(g.grpc) as c:
+        assert g.wait_for("1")["digest"] == done.digest
+        for text, row in zip(["awful day", "lovely film"], trained.predict_proba(["awful day", "lovely film"]), strict=True):
+            p = c.predict(text)
+            assert p.positive_label == "harmful" and abs(p.score - row[list(trained.classes_).index("harmful")]) < 1e-5
+
+
+@pytest.mark.parametrize(("vectorizer", "text"), [({"token_pattern": r"(?u)\w+"}, "bad"), ({}, "a badé day")])
+def test_a_pipeline_that_the_graph_does_not_equal_is_refused(vectorizer: dict, text: str, tmp_path: Path) -> None:
+    from modelgate.publish import sklearn
+
+    with pytest.raises(publish.BundleError, match="train with token_pattern="):
+        sklearn.save(pipeline(**vectorizer), tmp_path / "sklearn", check=[text])
+
+
+@pytest.mark.parametrize("kind", ["video", "fusion"])
+def test_golden_clips_are_what_the_gateway_says(kind: str, server: str, tmp_path: Path) -> None:
+    folder = clip_bundle(tmp_path / kind, ["b", 4, 3, 16, 16], with_text=kind == "fusion")
+    log = {"video": publish.log_video_model, "fusion": publish.log_fusion_model}[kind]
+    done = log(folder, {"eval_f1": 0.9}, model_name=f"served_{kind}", promote=True, tracking_uri=server)
+    settings = ["--set", f"models.{kind}.registered_name=served_{kind}"]
+    with gateway(tmp_path, "--mlflow-tracking-uri", server, *settings) as g, Client(g.grpc) as c:
+        assert g.wait_for("1", kind)["digest"] == done.digest
+        got = publish.download_model(f"served_{kind}", target=tmp_path / "got", tracking_uri=server)
+        for line in (got / "golden.jsonl").read_text().splitlines():
+            example = json.loads(line)
+            answer = g.get(f"/v1/models/{kind}:predict", example["request"])
+            images = [base64.b64decode(i) for i in example["request"]["video"]["frames"]["images"]]
+            p = c.predict(example["request"].get("text"), images, model=kind)
+            assert p.version == "1" and not p.frames_repeated
+            for scores in ({one["label"]: one["score"] for one in answer["classes"]}, {one.label: one.score for one in p.classes}):
+                assert scores == pytest.approx(example["scores"], abs=example["tolerance"])
+
+
+def test_three_models_are_replaced_under_load(server: str, tmp_path: Path) -> None:
+    """Each of the three is published, served, and replaced by a better one while it is asked all the time: nothing fails."""
+    bundles = {
+        "text": BUNDLES / "1",
+        "video": clip_bundle(tmp_path / "video", ["b", 4, 3, 16, 16]),
+        "fusion": clip_bundle(tmp_path / "fusion", ["b", 4, 3, 16, 16], with_text=True),
+    }
+    frames = [golden.png(f) for f in np.random.default_rng(5).integers(0, 256, (4, 20, 20, 3), np.uint8)]
+    inputs = {"text": ("late again", None), "video": (None, frames), "fusion": ("late again", frames)}
+
+    def log(f1: float) -> None:
+        for kind, folder in bundles.items():
+            done = publish.log_model(folder, {"eval_f1": f1}, model_name=f"under_load_{kind}", promote=True, tracking_uri=server)
+            assert done.promoted
+
+    def ask(client: Client, kind: str) -> list[str]:
+        versions = []
+        while not versions or versions[-1] == "1":
+            text, video = inputs[kind]
+            versions.append(client.predict(text, video, model=kind).version)
+        return versions
+
+    names = [part for kind in bundles for part in ("--set", f"models.{kind}.registered_name=under_load_{kind}")]
+    log(0.85)
+    with gateway(tmp_path, "--mlflow-tracking-uri", server, "--set", "update_interval=1s", *names) as g, Client(g.grpc) as c:
+        for kind in bundles:
+            g.wait_for("1", kind)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            asked = {kind: pool.submit(ask, c, kind) for kind in bundles}
+            log(0.90)
+            for kind, answers in asked.items():
+                versions = answers.result(120)
+                assert set(versions) == {"1", "2"} and len(versions) > 50, kind

@@ -1,0 +1,125 @@
+"""The Spark job against a real gateway, with a swap in the middle."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from gateway import ROOT, Gateway, add_version, gateway
+from modelgate.spark import COLUMNS, MAX_ERROR, scorer
+
+sys.path.insert(0, str(ROOT / "clients/python/examples"))
+
+
+def scored(frame: pd.DataFrame, target: str, **options: object) -> pd.DataFrame:
+    return pd.concat(scorer(target, **options)(iter([frame])))
+
+
+def test_each_row_has_a_verdict_or_an_error(served: Gateway) -> None:
+    texts = ["worst customer service ever", None, "", "lovely crew, thank you", "x" * 70_000, float("nan"), "\ud800"]
+    out = scored(pd.DataFrame({"clean_text": texts, "n": range(len(texts))}, index=[3] * len(texts)), served.grpc, text="clean_text")
+    assert list(out.columns) == ["clean_text", "n", *COLUMNS] and list(out["n"]) == list(range(len(texts)))
+    ok = [0, 3]
+    for i, row in enumerate(out.to_dict("records")):
+        if i in ok:
+            assert row["version"] == "1" and row["error"] is None and 0 <= row["score"] <= 1
+        else:
+            assert row["error_code"] == "INVALID_ARGUMENT" and 0 < len(row["error"]) <= MAX_ERROR
+            assert row["score"] is None and row["label"] is None and row["decision"] is None
+
+
+def test_a_gateway_that_is_gone_gives_errors_and_no_scores() -> None:
+    out = scored(pd.DataFrame({"t": ["a", "b"]}), "127.0.0.1:1", text="t", attempts=2, timeout=2.0)
+    assert set(out["error_code"]) == {"UNAVAILABLE"} and out["score"].isna().all()
+
+
+def test_a_row_without_input_is_told_at_once() -> None:
+    out = scored(pd.DataFrame({"t": [None]}), "127.0.0.1:1", text="t")
+    assert list(out["error_code"]) == ["INVALID_ARGUMENT"]
+
+
+def write_lines(folder: Path, part: int, rows: int = 250) -> None:
+    """A file appears whole, as Spark wants it."""
+    lines = [
+        {
+            "video_id": f"{part}-{i}",
+            "minio_video_path": f"tiktok/{part}-{i}.mp4",
+            "clean_text": "" if i % 50 == 9 else None if i % 50 == 10 else f"flight {i} was late and nobody said why",
+            "csv_label": "harmful",
+            "timestamp": "2026-11-24T00:00:00Z",
+        }
+        for i in range(rows)
+    ]
+    scratch = folder.parent / f"{part}.json.new"
+    scratch.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
+    scratch.rename(folder / f"{part}.json")
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[object]:
+    from pyspark.sql import SparkSession
+
+    session = (
+        SparkSession.builder.master("local[2]")
+        .appName("modelgate-test")
+        .config("spark.ui.enabled", "false")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.sql.shuffle.partitions", "2")
+        .config("spark.sql.execution.arrow.maxRecordsPerBatch", "100")
+        .getOrCreate()
+    )
+    yield session
+    session.stop()
+
+
+def test_a_stream_with_a_swap_in_the_middle_has_every_row_once(spark: object, tmp_path: Path) -> None:
+    import spark_job
+
+    models, incoming, out = tmp_path / "models", tmp_path / "incoming", tmp_path / "scored"
+    incoming.mkdir()
+    add_version(models, "1")
+    with gateway(tmp_path, "--models", str(models), "--set", "update_interval=1s") as g:
+        g.wait_for("1")
+        rows = spark.readStream.schema(spark_job.SCHEMA).option("maxFilesPerTrigger", 2).json(str(incoming))
+        stream = spark_job.score(rows, g.grpc).writeStream.format("parquet")
+        query = stream.option("path", str(out)).option("checkpointLocation", str(tmp_path / "state")).start()
+        try:
+            for part in range(4):
+                write_lines(incoming, part)
+            query.processAllAvailable()
+            add_version(models, "2")
+            for part in range(4, 10):
+                write_lines(incoming, part)
+            g.wait_for("2")
+            for part in range(10, 14):
+                write_lines(incoming, part)
+            query.processAllAvailable()
+        finally:
+            query.stop()
+    found = spark.read.parquet(str(out)).toPandas()
+    counts = Counter(found["video_id"])
+    assert set(counts) == {f"{p}-{i}" for p in range(14) for i in range(250)} and set(counts.values()) == {1}
+    bad = found["video_id"].str.split("-").str[1].astype(int).mod(50).isin([9, 10])
+    assert (
+        (found[bad]["error_code"] == "INVALID_ARGUMENT").all() and found[bad]["score"].isna().all() and found[bad]["verdict"].isna().all()
+    )
+    good = found[~bad]
+    assert good["error"].isna().all() and good["score"].between(0, 1).all() and set(good["verdict"]) <= {"harmful", "safe"}
+    assert set(good["version"]) == {"1", "2"} and set(good["model"]) == {"text"}
+
+
+def test_the_job_runs_as_a_program(served: Gateway, tmp_path: Path) -> None:
+    incoming = tmp_path / "incoming"
+    incoming.mkdir()
+    write_lines(incoming, 0)
+    command = [sys.executable, ROOT / "clients/python/examples/spark_job.py", "--once", "--gateway", served.grpc]
+    folders = ["--input", incoming, "--output", tmp_path / "scored", "--checkpoint", tmp_path / "state"]
+    done = subprocess.run([*command, *folders], capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert sum(len(pd.read_parquet(p)) for p in (tmp_path / "scored").glob("*.parquet")) == 250

@@ -1,0 +1,116 @@
+"""Exports real architectures with small random weights and compares them with PyTorch. `make test-torch` runs it; CI has no torch."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway import gateway
+from modelgate import publish
+from modelgate.publish import bundle, export, golden
+from registry import mlflow_server
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+TOKENIZER = Path(__file__).resolve().parents[3] / "examples/models/text/1"
+LABELS = {0: "safe", 1: "harmful"}
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+NAMED = {"id2label": LABELS, "label2id": {"safe": 0, "harmful": 1}}
+
+
+def text_checkpoint(folder: Path, config: object, kind: str) -> Path:
+    torch.manual_seed(1)
+    getattr(transformers, kind)(config).eval().save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((TOKENIZER / name).read_bytes())
+    return folder
+
+
+def video_checkpoint(folder: Path, config: object, kind: str) -> Path:
+    torch.manual_seed(2)
+    getattr(transformers, kind)(config).eval().save_pretrained(folder)
+    said = {
+        "size": {"shortest_edge": 36},
+        "crop_size": {"height": 32, "width": 32},
+        "image_mean": [0.5, 0.4, 0.3],
+        "image_std": [0.2, 0.3, 0.4],
+    }
+    bundle.write_json(folder / "preprocessor_config.json", {**said, "image_processor_type": "VideoMAEImageProcessor"})
+    return folder
+
+
+def text_config(name: str) -> tuple[object, str]:
+    t = transformers
+    if name == "xlm-roberta":
+        config = t.XLMRobertaConfig(vocab_size=12000, max_position_embeddings=140, type_vocab_size=1, **SMALL, **NAMED)
+        return config, "XLMRobertaForSequenceClassification"
+    if name == "bert":
+        return t.BertConfig(vocab_size=12000, **SMALL, **NAMED), "BertForSequenceClassification"
+    config = t.DistilBertConfig(vocab_size=12000, dim=32, n_layers=2, n_heads=2, hidden_dim=64, **NAMED)
+    return config, "DistilBertForSequenceClassification"
+
+
+def video_config(name: str) -> tuple[object, str]:
+    t = transformers
+    if name == "videomae":
+        return t.VideoMAEConfig(image_size=32, num_frames=16, **SMALL, **NAMED), "VideoMAEForVideoClassification"
+    if name == "vivit":
+        return t.VivitConfig(image_size=32, num_frames=8, tubelet_size=[2, 16, 16], **SMALL, **NAMED), "VivitForVideoClassification"
+    return t.TimesformerConfig(image_size=32, num_frames=8, **SMALL, **NAMED), "TimesformerForVideoClassification"
+
+
+@pytest.mark.parametrize("name", ["xlm-roberta", "bert", "distilbert"])
+def test_text(name: str, tmp_path: Path) -> None:
+    said = export.checkpoint(text_checkpoint(tmp_path / "checkpoint", *text_config(name)), tmp_path / "bundle", None)
+    print(name, said)
+    model = golden.Model(tmp_path / "bundle")
+    assert model.kind == "text" and model.labels() == ["safe", "harmful"] and said["torch_difference"] < 1e-4
+
+
+@pytest.mark.parametrize("name", ["videomae", "vivit", "timesformer"])
+def test_video(name: str, tmp_path: Path) -> None:
+    said = export.checkpoint(video_checkpoint(tmp_path / "checkpoint", *video_config(name)), tmp_path / "bundle", "video")
+    print(name, said)
+    model = golden.Model(tmp_path / "bundle")
+    assert model.kind == "video" and said["torch_difference"] < 1e-4
+    golden.write(model, golden.inputs(model, None), 1e-4)
+    for line in (tmp_path / "bundle/golden.jsonl").read_text().splitlines():
+        assert len(json.loads(line)["request"]["video"]["frames"]["images"]) == model.frames.count
+
+
+def test_fusion(tmp_path: Path) -> None:
+    text = text_checkpoint(tmp_path / "text", *text_config("xlm-roberta"))
+    video = video_checkpoint(tmp_path / "video", *video_config("videomae"))
+
+    class Fusion(torch.nn.Module):
+        """Two backbones, cross-attention and a head."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.text = transformers.XLMRobertaModel.from_pretrained(text)
+            self.video = transformers.VideoMAEModel.from_pretrained(video)
+            self.cross = torch.nn.MultiheadAttention(32, 4, batch_first=True)
+            self.head = torch.nn.Linear(64, 2)
+
+        def forward(self, text_input_ids, text_attention_mask, video_pixel_values):
+            t = self.text(input_ids=text_input_ids, attention_mask=text_attention_mask).last_hidden_state
+            v = self.video(pixel_values=video_pixel_values).last_hidden_state
+            fused, _ = self.cross(t[:, :1], v, v)
+            return self.head(torch.cat([t[:, 0], fused[:, 0]], dim=-1))
+
+    folder = export.fusion(Fusion().eval(), text, video, LABELS, tmp_path / "bundle", frames=16)
+    model = golden.Model(folder)
+    assert model.kind == "fusion" and golden.write(model, golden.inputs(model, None), 1e-4) == 3
+
+
+def test_a_checkpoint_is_published_and_served(tmp_path: Path) -> None:
+    checkpoint = text_checkpoint(tmp_path / "checkpoint", *text_config("xlm-roberta"))
+    with mlflow_server(tmp_path, "venv", "python") as server:
+        done = publish.log_text_model(checkpoint, {"eval_f1": 0.8}, promote=True, positive_label="harmful", tracking_uri=server)
+        with gateway(tmp_path, "--mlflow-tracking-uri", server) as g:
+            assert g.wait_for("1")["digest"] == done.digest
+            text = "Video này hay quá, cảm ơn bạn đã chia sẻ"
+            network = transformers.AutoModelForSequenceClassification.from_pretrained(checkpoint)
+            encoded = transformers.AutoTokenizer.from_pretrained(checkpoint)(text, return_tensors="pt", return_token_type_ids=False)
+            want = torch.softmax(network(**encoded).logits, -1)[0, 1].item()
+            assert abs(g.get("/v1/models/text:predict", {"text": text})["score"] - want) < 1e-4

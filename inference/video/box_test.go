@@ -1,0 +1,126 @@
+package video_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"modelgate/inference/video"
+)
+
+// script is a program in ffmpeg's place, which anybody may run.
+func script(t *testing.T, text string) string {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "ffmpeg")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestBox looks around from inside.
+func TestBox(t *testing.T) {
+	t.Setenv("MODELGATE_SECRET", "in the environment")
+	path := script(t, `echo "ffmpeg memory=$(ulimit -v) time=$(ulimit -t) file=$(ulimit -f) secret=$MODELGATE_SECRET here=$(echo *) wrote=$( (: >x) 2>/dev/null && echo yes) net=$(n=0; while read -r line; do n=$((n+1)); done </proc/net/dev; echo $n)"`)
+	var log bytes.Buffer
+	newDecoder(t, video.DecoderOptions{FFmpeg: path, MaxMemory: 300 << 20, Timeout: 7 * time.Second, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if want := "memory=307200 time=8 file=0 secret= here=* wrote= net="; !strings.Contains(log.String(), want) {
+		t.Errorf("the box looks like %s; want %s", log.String(), want)
+	}
+	// Two lines of headings and the loopback: what a network of its own begins with.
+	if strings.Contains(log.String(), "without network") && !strings.Contains(log.String(), "net=3") {
+		t.Errorf("the box has more of a network than it says: %s", log.String())
+	}
+	t.Log(log.String())
+}
+
+// TestDeadline sees that nothing of a hanging ffmpeg stays: neither it nor what it started.
+func TestDeadline(t *testing.T) {
+	const mark = "98765.4321"
+	path := script(t, `[ "$1" = -version ] && echo ffmpeg version 0 && exit; /bin/sleep `+mark+` & /bin/sleep `+mark)
+	data := clip(t, "gif", "-f lavfi -i testsrc2=s=64x64:r=5:d=1")
+	d, err := video.NewDecoder(video.DecoderOptions{FFmpeg: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := open(t, videoMAE(), video.Options{Decoder: d})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := e.Encode(ctx, video.Clip{Encoded: data})
+		done <- err
+	}()
+	for running(t, mark) < 2 {
+		runtime.Gosched()
+	}
+	cancel()
+	mustBe(t, <-done, context.Canceled)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for running(t, mark) > 0 { // the kernel takes a moment to clear them away
+		runtime.Gosched()
+	}
+}
+
+// running counts processes that have an argument.
+func running(t *testing.T, argument string) int {
+	t.Helper()
+	if err := t.Context().Err(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, f := range files {
+		line, err := os.ReadFile(f)
+		if err == nil && strings.HasSuffix(string(line), "sleep\x00"+argument+"\x00") {
+			n++
+		}
+	}
+	return n
+}
+
+func TestNoFFmpeg(t *testing.T) {
+	for name, path := range map[string]string{
+		"no file":     filepath.Join(t.TempDir(), "ffmpeg"),
+		"not ffmpeg":  script(t, "echo hello"),
+		"fails":       script(t, "exit 3"),
+		"not allowed": "/etc/hostname",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := video.NewDecoder(video.DecoderOptions{FFmpeg: path}); err == nil || !strings.Contains(err.Error(), path) {
+				t.Errorf("error is %v; want one that names the file", err)
+			}
+		})
+	}
+}
+
+// TestMemory sees that a clip is never in memory as a whole: 100 frames of it would be 622 MB.
+func TestMemory(t *testing.T) {
+	data := clip(t, "mp4", "-f lavfi -i testsrc2=s=1080x1920:r=25:d=4 -c:v libx264 -preset ultrafast -pix_fmt yuv420p")
+	d := newDecoder(t, video.DecoderOptions{MaxMemory: 512 << 20})
+	e := open(t, videoMAE(), video.Options{Decoder: d})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	got, err := e.Encode(t.Context(), video.Clip{Encoded: data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; got.Frames != 100 || used > 32<<20 {
+		t.Errorf("%d frames took %d MiB", got.Frames, used>>20)
+	}
+}

@@ -1,0 +1,134 @@
+package video
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Options say what a bundle's Hugging Face files don't.
+type Options struct {
+	Decoder   *Decoder // required; shared, and not closed with the Encoder
+	ConfigDir string   // folder of config.json; "" is the folder of the processor's file
+	Sampling  Sampling // "" is Linspace
+	Layout    Layout   // "" is TCHW
+	Frames    int      // 0: as the files say
+}
+
+// An Encoder prepares clips for one model. It is safe for concurrent use and holds nothing to close.
+type Encoder struct {
+	decoder *Decoder
+	spec    spec
+	key     [sha256.Size]byte // of the spec: encoders that prepare clips alike share their work
+}
+
+// Open reads a bundle's processor file and config.json. Its errors wrap ErrConfig.
+func Open(dir string, o Options) (*Encoder, error) {
+	if o.Decoder == nil {
+		return nil, errors.New("video: Options.Decoder is missing")
+	}
+	if o.ConfigDir == "" {
+		o.ConfigDir = dir
+	}
+	if o.Sampling == "" {
+		o.Sampling = Linspace
+	}
+	if o.Layout == "" {
+		o.Layout = TCHW
+	}
+	if err := errors.Join(o.Sampling.check(), o.Layout.check()); err != nil {
+		return nil, err
+	}
+	if o.Frames < 0 || o.Frames > maxChosen {
+		return nil, fmt.Errorf("%w: %d frames: they are 1 to %d", ErrConfig, o.Frames, maxChosen)
+	}
+	s, err := readSpec(dir, o.ConfigDir, o.Frames)
+	if err != nil {
+		return nil, err
+	}
+	s.sampling, s.layout = o.Sampling, o.Layout
+	return &Encoder{decoder: o.Decoder, spec: s, key: sha256.Sum256(fmt.Append(nil, s))}, nil
+}
+
+// Shape is the shape of every Tensor that Encode gives.
+func (e *Encoder) Shape() []int64 { return e.spec.shape() }
+
+// Encode waits for its turn and makes a tensor of a clip. Its errors wrap ErrClip where the clip is at fault, ErrBusy where too
+// many wait already, and ctx's where it ended.
+func (e *Encoder) Encode(ctx context.Context, c Clip) (Tensor, error) {
+	if err := e.decoder.checkClip(c); err != nil {
+		return Tensor{}, err
+	}
+	work := func(ctx context.Context) (Tensor, error) {
+		start := time.Now()
+		t, err := e.encode(ctx, c)
+		t.Decode = time.Since(start)
+		return t, err
+	}
+	var key flightKey
+	if c.Encoded != nil {
+		key = flightKey{clip: sha256.Sum256(c.Encoded), spec: e.key}
+	}
+	return e.decoder.do(ctx, key, work)
+}
+
+func (e *Encoder) encode(ctx context.Context, c Clip) (Tensor, error) {
+	canvas := newCanvas(&e.spec)
+	var n int
+	var err error
+	switch {
+	case c.Encoded != nil:
+		n, err = e.encoded(ctx, c.Encoded, canvas)
+	case c.Raw != nil:
+		n, err = e.raw(ctx, c.Raw, canvas)
+	default:
+		n, err = e.images(ctx, c.Images, canvas)
+	}
+	if err != nil {
+		return Tensor{}, err
+	}
+	return Tensor{Shape: e.spec.shape(), Data: canvas.data, Frames: n, Repeated: n < e.spec.frames}, nil
+}
+
+func (e *Encoder) encoded(ctx context.Context, clip []byte, canvas *canvas) (int, error) {
+	var places map[int][]int
+	choose := func(n int) (numbers []int) {
+		numbers, places = placesOf(e.spec.sampling.indices(n, e.spec.frames))
+		return numbers
+	}
+	return e.decoder.decode(ctx, clip, choose, func(number int, f frame) error { return canvas.place(f, places[number]) })
+}
+
+func (e *Encoder) raw(ctx context.Context, r *Raw, canvas *canvas) (int, error) {
+	bytes := r.Width * r.Height * channels
+	n := len(r.RGB) / bytes
+	numbers, places := placesOf(e.spec.sampling.indices(n, e.spec.frames))
+	for _, i := range numbers {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		if err := canvas.place(frame{r.RGB[i*bytes : (i+1)*bytes], r.Width, r.Height}, places[i]); err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
+}
+
+func (e *Encoder) images(ctx context.Context, files [][]byte, canvas *canvas) (int, error) {
+	numbers, places := placesOf(e.spec.sampling.indices(len(files), e.spec.frames))
+	for _, i := range numbers {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		f, err := decodeImage(ctx, files[i], e.decoder.o.MaxPixels)
+		if err != nil {
+			return 0, fmt.Errorf("%w: image %d: %w", ErrClip, i, err)
+		}
+		if err := canvas.place(f, places[i]); err != nil {
+			return 0, err
+		}
+	}
+	return len(files), nil
+}

@@ -1,0 +1,77 @@
+package video
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// walls are what stands between the child and the rest of the machine.
+type walls struct {
+	name      string
+	flags     uintptr // namespaces of its own
+	asNobody  bool    // we are root, and it isn't
+	mapNobody bool    // it is nobody in a user namespace of its own
+}
+
+const nobody = 65534
+
+// allWalls are the ways to shut the child in, the best first. Which of them a machine allows is found by trying.
+func allWalls() []walls {
+	spaces := uintptr(syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS)
+	if os.Geteuid() == 0 {
+		return []walls{
+			{name: "another user, without network", flags: spaces, asNobody: true},
+			{name: "same user, without network", flags: spaces}, // ffmpeg lies where only root may look
+			{name: "another user", asNobody: true},
+			{name: "resource limits only"},
+		}
+	}
+	return []walls{
+		{name: "user namespace, without network", flags: spaces | syscall.CLONE_NEWUSER, mapNobody: true},
+		{name: "resource limits only"},
+	}
+}
+
+func (w walls) attributes() *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: w.flags}
+	if w.asNobody {
+		a.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	}
+	if w.mapNobody {
+		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Geteuid(), Size: 1}}
+		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Getegid(), Size: 1}}
+	}
+	return a
+}
+
+// killGroup kills the process group that pid leads. That it is gone already is os.ErrProcessDone.
+func killGroup(pid int) error {
+	if err := syscall.Kill(-pid, syscall.SIGKILL); err != nil {
+		if errors.Is(err, syscall.ESRCH) {
+			return os.ErrProcessDone
+		}
+		return err
+	}
+	return nil
+}
+
+// sealed puts data into a file that has no name and can't be changed any more, not even by who opens it anew.
+func sealed(data []byte) (_ *os.File, err error) {
+	fd, err := unix.MemfdCreate("clip", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "clip")
+	if _, err := f.Write(data); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	seals := unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+		return nil, errors.Join(fmt.Errorf("seal: %w", err), f.Close())
+	}
+	return f, nil
+}
