@@ -235,3 +235,30 @@ func TestClosedDecoder(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A graph that has its channels before its frames gets them so, declared or set.
+func TestChannelsFirst(t *testing.T) {
+	for name, c := range map[string]struct {
+		dims     []any
+		settings string
+	}{
+		"declared": {[]any{"batch", 3, 4, 16, 16}, "video_sampling: hf\n"},
+		"set":      {[]any{"batch", "channels", "frames", "height", "width"}, "video_layout: CTHW\n"},
+	} {
+		dir := filepath.Join(t.TempDir(), "bundle")
+		graph := enginetest.NewGraph().Input("pixel_values", enginetest.Float, c.dims...).
+			Init("colours", enginetest.Tensor{Shape: []int64{3, 2}, Data: []float32{-2, 2, 0, 0, 2, -2}}).
+			Node("ReduceMean", []string{"pixel_values"}, []string{"means"}, enginetest.IntsAttr("axes", 2, 3, 4), enginetest.IntAttr("keepdims", 0)).
+			Node("MatMul", []string{"means", "colours"}, []string{"logits"}).
+			Output("logits", enginetest.Float, "batch", 2)
+		if err := errors.Join(enginetest.VideoBundle{}.Write(dir), graph.WriteFile(filepath.Join(dir, "model.onnx")),
+			os.WriteFile(filepath.Join(dir, "modelgate.yaml"), []byte(c.settings), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		m := openModel(t, dir, inference.Options{Decoder: newDecoder(t)})
+		p, err := m.Predict(t.Context(), inference.Input{Video: plain(blue, 4)})
+		if err != nil || p.Label != "negative" || math.Abs(p.Score-1/(1+math.Exp(-8))) > 1e-6 {
+			t.Errorf("%s: %v, %+v", name, err, p)
+		}
+	}
+}
