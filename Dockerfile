@@ -36,11 +36,11 @@ LABEL org.opencontainers.image.title="modelgate" \
       org.opencontainers.image.description="Serves text, video and fusion classifiers over gRPC and swaps in better versions from MLflow" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
-# Certificates for a registry behind https, and the C++ library that ONNX Runtime is linked with. Debian's point releases only fix
+# Certificates for a registry behind https, the C++ library that ONNX Runtime is linked with, and what decodes clips. Debian's point releases only fix
 # what is there, so their versions aren't pinned: a pinned one would be gone from the mirror with the next fix.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates libstdc++6 \
+ && apt-get install -y --no-install-recommends ca-certificates ffmpeg libstdc++6 \
  && rm -rf /var/lib/apt/lists/*
 # The library is looked for beside the program first.
 COPY --from=build /out/modelgate /opt/modelgate/modelgate
