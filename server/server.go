@@ -238,10 +238,10 @@ func (s *Server) serveWeb() error {
 	return s.web.Serve(s.http)
 }
 
-// publishHealth sets every status from what the models do now.
+// publishHealth sets every status from what the models do now. The server's own comes last: who has seen it finds the others set.
 func (s *Server) publishHealth() {
 	ready := s.Ready() == nil
-	s.health.set("", ready)
+	defer s.health.set("", ready)
 	s.health.set(pb.PredictionService_ServiceDesc.ServiceName, ready)
 	s.health.set(pb.ModelService_ServiceDesc.ServiceName, true)
 	for _, st := range s.updater.List() {
