@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -26,22 +27,22 @@ func resident(t *testing.T) int {
 	return pages * os.Getpagesize() >> 20
 }
 
-// checkKeeps fails if work holds on to more memory each time, by more than limit MiB. The heap and the race detector grow too, but not each time.
-func checkKeeps(t *testing.T, what string, limit int, work func()) {
+// checkKeeps fails if work holds on to more memory each time. The heap and the race detector come and go by some tens of MiB, so the
+// median of five times counts; what the tests below look for is a hundred and more.
+func checkKeeps(t *testing.T, what string, work func()) {
 	t.Helper()
-	work()
 	var grown []int
-	for range 4 {
+	for range 5 {
 		debug.FreeOSMemory()
 		before := resident(t)
 		work()
 		debug.FreeOSMemory()
 		grown = append(grown, resident(t)-before)
-		if grown[len(grown)-1] <= limit {
-			return
-		}
 	}
-	t.Errorf("%s: %v MiB more, each time", what, grown)
+	slices.Sort(grown)
+	if grown[2] > 40 {
+		t.Errorf("%s, five times: %v MiB more", what, grown)
+	}
 }
 
 // A closed graph's memory goes back to the system, and runs leave nothing behind, those that fail included.
@@ -66,7 +67,7 @@ func TestMemoryIsGivenBack(t *testing.T) {
 		}
 	}
 	cycle(5)
-	checkKeeps(t, "30 times open, run and close", 32, func() { cycle(30) })
+	checkKeeps(t, "30 times open, run and close", func() { cycle(30) })
 
 	maps := enginetest.Open(t, e, enginetest.NewGraph().Input("x", enginetest.Float, "n", 2).
 		DomainNode("ai.onnx.ml", "ZipMap", []string{"x"}, []string{"z"}, enginetest.StringsAttr("classlabels_strings", "no", "yes")).
@@ -86,5 +87,5 @@ func TestMemoryIsGivenBack(t *testing.T) {
 			}
 		}
 	}
-	checkKeeps(t, "5000 runs", 8, func() { run(5000) })
+	checkKeeps(t, "5000 runs", func() { run(5000) })
 }
