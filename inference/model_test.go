@@ -182,7 +182,7 @@ func TestTruncated(t *testing.T) {
 // Whatever Close meets, a request is answered or told that the model is closed: those that the batcher holds still need the session.
 func TestCloseDuringPredicts(t *testing.T) {
 	for round := range 20 {
-		m, err := inference.Open(t.Context(), writeBundle(t, enginetest.TextBundle{Seed: 3}), newEngine(t), inference.Options{Workers: 1, MaxBatch: 1})
+		m, err := inference.Open(t.Context(), writeBundle(t, enginetest.TextBundle{Seed: 3}), newEngine(t), inference.Options{Workers: 1 + round%2, MaxBatch: 1 + 7*(round%2)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,7 +2,6 @@ package inference_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -137,40 +136,4 @@ func logitOf(p inference.Prediction) float64 {
 		}
 	}
 	return math.NaN()
-}
-
-// TestCloseWithRequestsInFlight closes a model under load, as a swap that forgot to drain would: each request is answered or is told
-// that the model was closed; nothing crashes, and nothing waits for ever.
-func TestCloseWithRequestsInFlight(t *testing.T) {
-	dir := writeBundle(t, enginetest.TextBundle{Seed: 7})
-	for range 20 {
-		m, err := inference.Open(t.Context(), dir, newEngine(t), inference.Options{Workers: 2})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var wg sync.WaitGroup
-		started := make(chan struct{}, 16)
-		for range 16 {
-			wg.Go(func() {
-				for i := 0; ; i++ {
-					_, err := m.Predict(context.Background(), input(swapText))
-					if i == 0 {
-						started <- struct{}{}
-					}
-					if errors.Is(err, inference.ErrClosed) {
-						return
-					}
-					if err != nil {
-						t.Errorf("Predict during Close: %v", err)
-						return
-					}
-				}
-			})
-		}
-		<-started
-		if err := m.Close(); err != nil {
-			t.Error(err)
-		}
-		wg.Wait()
-	}
 }
