@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"modelgate/inference/engine"
-	"modelgate/inference/text"
 )
 
 // A fusionGraph takes a text and a clip together and gives logits. Each part is encoded as by the model of that part alone.
@@ -39,7 +38,7 @@ func (g *fusionGraph) Encode(ctx context.Context, in Input) (Example, error) {
 	case in.Video == nil:
 		return Example{}, fmt.Errorf("%w: this model takes a text and a clip, and no clip is given", ErrInput)
 	}
-	words, err := g.encodeText(*in.Text)
+	words, err := g.beside(*in.Text)
 	if err != nil {
 		return Example{}, err
 	}
@@ -49,20 +48,6 @@ func (g *fusionGraph) Encode(ctx context.Context, in Input) (Example, error) {
 	}
 	notes.Truncated = words.Notes.Truncated
 	return Example{Tensors: g.join(words.Tensors, clip), Notes: notes}, nil
-}
-
-// encodeText gives a text without any token one that is masked: that is what a batch's padding would give it.
-func (g *fusionGraph) encodeText(s string) (Example, error) {
-	t, err := g.tokens(s)
-	switch {
-	case err != nil:
-		return Example{}, err
-	case len(t.IDs) == 0 && !g.masked:
-		return Example{}, errNoTokens
-	case len(t.IDs) == 0:
-		t = text.Tokens{IDs: []int64{g.encoder.PadID()}, Mask: []int64{0}, TypeIDs: []int64{g.encoder.PadTypeID()}}
-	}
-	return g.example(t), nil
 }
 
 // join puts the clip where the graph has it among its inputs.
@@ -141,6 +126,6 @@ func (g *fusionGraph) paddable(ctx context.Context) ([]Example, error) {
 
 func (g *fusionGraph) info() Info {
 	i := g.tokenGraph.info()
-	i.Kind, i.Clip = "fusion", g.clip.shape
+	i.Kind, i.Clip = KindFusion, g.clip.shape
 	return i
 }

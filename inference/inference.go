@@ -28,6 +28,8 @@ var (
 type Input struct {
 	Text  *string     // nil: none given
 	Video *video.Clip // nil: none given
+	// Beside says that another model judges what else there is: an empty text is then one like any other, as it is for a fusion.
+	Beside bool
 }
 
 // An Encoder turns an input into tensors. It is safe for concurrent use.
@@ -46,6 +48,8 @@ type Example struct {
 type Notes struct {
 	Truncated      bool // some of the text was cut off
 	FramesRepeated bool // the clip has fewer frames than the model takes: some were given to it more than once
+	// Waited is how long the clip waited for its turn to be decoded.
+	Waited time.Duration
 }
 
 // A Decision says on which side of the threshold the positive label's score lies. The zero Decision is unspecified.
@@ -85,6 +89,26 @@ type Prediction struct {
 	Truncated     bool
 	// FramesRepeated says that the clip has fewer frames than the model takes, which got some of them more than once.
 	FramesRepeated bool
+	Kind           Kind // of the model
+	Timings        Timings
+}
+
+// A Kind says what a model takes.
+type Kind string
+
+// The kinds.
+const (
+	KindTokens Kind = "tokens" // a text, as token ids
+	KindString Kind = "string" // a text, as it is
+	KindVideo  Kind = "video"  // a clip
+	KindFusion Kind = "fusion" // a text and a clip
+)
+
+// Timings say where the time of a prediction went.
+type Timings struct {
+	Decode  time.Duration // from the input to tensors, without waiting
+	Queue   time.Duration // waiting, for a decoder and for a run
+	Compute time.Duration // of the run, which may have had other inputs in it
 }
 
 // DefaultThreshold decides where a positive label is known but no threshold is.
@@ -112,7 +136,7 @@ type Options struct {
 
 // Info describes an open model.
 type Info struct {
-	Kind          string // "tokens": a graph over token ids; "string": one that takes the text itself; "video": one that takes a clip; "fusion": both
+	Kind          Kind
 	Graph         string // path of the graph's file
 	Labels        []string
 	PositiveLabel string  // empty: none

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"modelgate/inference/batch"
 	"modelgate/inference/engine"
@@ -39,8 +40,9 @@ type graph interface {
 type Model struct {
 	graph    graph
 	session  engine.Session
-	batcher  *batch.Batcher[Example, []float64]
+	batcher  *batch.Batcher[Example, row]
 	labels   []string
+	kind     Kind
 	positive int // index of the positive label; -1: none
 	limit    float64
 	maxBatch int
@@ -48,6 +50,12 @@ type Model struct {
 	serial   atomic.Int64
 	pads     atomic.Bool // rows of nearly one length may share a run: WarmUp has seen that padding changes nothing
 	path     string
+}
+
+// A row is what a run gives for one input.
+type row struct {
+	scores  []float64
+	compute time.Duration // of the whole run
 }
 
 // Open opens the bundle in dir with eng. Its errors wrap ErrBundle where the bundle is at fault. The caller closes the Model.
@@ -135,7 +143,7 @@ func newModel(ctx context.Context, b *bundle, g graph, session engine.Session, o
 	}
 	m.batcher = batch.New(batch.Options[Example]{
 		Workers: o.Workers, MaxBatch: m.maxBatch, MaxQueue: maxQueue(o.MaxQueue, g.info().Clip), Size: m.size, Observed: o.Observed,
-	}, m.run)
+	}, m.timed)
 	return m, nil
 }
 
@@ -148,7 +156,8 @@ func (m *Model) probe(ctx context.Context) error {
 	if _, err := m.run(ctx, []Example{ex}); err != nil {
 		return fmt.Errorf("run a first input: %w", err)
 	}
-	m.labels = m.graph.info().Labels
+	info := m.graph.info()
+	m.labels, m.kind = info.Labels, info.Kind
 	return nil
 }
 
@@ -205,6 +214,7 @@ func (m *Model) run(ctx context.Context, examples []Example) ([][]float64, error
 
 // Predict computes the prediction for in. Its errors wrap ErrInput, ErrFull or ErrClosed, or are ctx's, or the model is at fault.
 func (m *Model) Predict(ctx context.Context, in Input) (p Prediction, err error) {
+	began := time.Now()
 	ex, err := m.graph.Encode(ctx, in)
 	if errors.Is(err, hf.ErrClosed) {
 		return Prediction{}, ErrClosed
@@ -212,13 +222,30 @@ func (m *Model) Predict(ctx context.Context, in Input) (p Prediction, err error)
 	if err != nil {
 		return Prediction{}, err
 	}
-	scores, err := m.batcher.Do(ctx, ex)
+	encoded := time.Now()
+	r, err := m.batcher.Do(ctx, ex)
 	if err != nil {
 		return Prediction{}, err
 	}
-	p = m.prediction(scores)
-	p.Truncated, p.FramesRepeated = ex.Notes.Truncated, ex.Notes.FramesRepeated
+	waited := min(ex.Notes.Waited, encoded.Sub(began))
+	p = m.prediction(r.scores)
+	p.Truncated, p.FramesRepeated, p.Kind = ex.Notes.Truncated, ex.Notes.FramesRepeated, m.kind
+	p.Timings = Timings{Decode: encoded.Sub(began) - waited, Queue: waited + max(0, time.Since(encoded)-r.compute), Compute: r.compute}
 	return p, nil
+}
+
+// timed is run, with how long it took.
+func (m *Model) timed(ctx context.Context, examples []Example) ([]row, error) {
+	began := time.Now()
+	scores, err := m.run(ctx, examples)
+	if err != nil {
+		return nil, err
+	}
+	rows, took := make([]row, len(scores)), time.Since(began)
+	for i, s := range scores {
+		rows[i] = row{s, took}
+	}
+	return rows, nil
 }
 
 func (m *Model) prediction(scores []float64) Prediction {

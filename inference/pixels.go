@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
 	"modelgate/inference/engine"
 	"modelgate/inference/video"
@@ -77,6 +78,7 @@ func layoutOf(b *bundle, spec engine.TensorSpec) video.Layout {
 
 // encode makes a tensor of a clip.
 func (p *pixels) encode(ctx context.Context, c video.Clip) (engine.Tensor, Notes, error) {
+	began := time.Now()
 	t, err := p.encoder.Encode(ctx, c)
 	switch {
 	case errors.Is(err, video.ErrClip):
@@ -88,7 +90,7 @@ func (p *pixels) encode(ctx context.Context, c video.Clip) (engine.Tensor, Notes
 	case err != nil:
 		return engine.Tensor{}, Notes{}, fmt.Errorf("prepare the clip: %w", err)
 	}
-	return engine.Tensor{Shape: t.Shape, Data: t.Data}, Notes{FramesRepeated: t.Repeated}, nil
+	return engine.Tensor{Shape: t.Shape, Data: t.Data}, Notes{FramesRepeated: t.Repeated, Waited: max(0, time.Since(began)-t.Decode)}, nil
 }
 
 // random is noise in the shape of a clip, the same for the same seed. It costs no decoder's turn.

@@ -175,7 +175,7 @@ func (g *stringGraph) strangers(context.Context) ([]Example, error) { return nil
 func (g *stringGraph) paddable(context.Context) ([]Example, error) { return nil, nil }
 
 func (g *stringGraph) info() Info {
-	return Info{Kind: "string", Labels: g.labels, MaxTextBytes: g.maxBytes}
+	return Info{Kind: KindString, Labels: g.labels, MaxTextBytes: g.maxBytes}
 }
 
 func (g *stringGraph) Close() error { return nil }

@@ -111,17 +111,32 @@ func (g *tokenGraph) Encode(_ context.Context, in Input) (Example, error) {
 	if err != nil {
 		return Example{}, err
 	}
+	if in.Beside {
+		return g.beside(s)
+	}
 	tokens, err := g.tokens(s)
 	if err != nil {
 		return Example{}, err
-	}
-	if n := len(tokens.IDs); n > mostTokens && !g.chosen {
-		return Example{}, fmt.Errorf("%w: %w: it gives %d tokens, the limit is %d where no max_length is set", ErrInput, text.ErrTooLong, n, mostTokens)
 	}
 	if len(tokens.IDs) == 0 {
 		return Example{}, errNoTokens
 	}
 	return g.example(tokens), nil
+}
+
+// beside encodes a text that a clip is judged beside. One without any token becomes one that is masked: that is what a batch's padding
+// would give it.
+func (g *tokenGraph) beside(s string) (Example, error) {
+	t, err := g.tokens(s)
+	switch {
+	case err != nil:
+		return Example{}, err
+	case len(t.IDs) == 0 && !g.masked:
+		return Example{}, errNoTokens
+	case len(t.IDs) == 0:
+		t = text.Tokens{IDs: []int64{g.encoder.PadID()}, Mask: []int64{0}, TypeIDs: []int64{g.encoder.PadTypeID()}}
+	}
+	return g.example(t), nil
 }
 
 var errNoTokens = fmt.Errorf("%w: the tokenizer finds nothing in this text that the model could judge", ErrInput)
@@ -131,18 +146,21 @@ func (g *tokenGraph) tokens(s string) (text.Tokens, error) {
 	if errors.Is(err, text.ErrTooLong) || errors.Is(err, text.ErrInvalidUTF8) {
 		return text.Tokens{}, fmt.Errorf("%w: %w", ErrInput, err)
 	}
+	if n := len(tokens.IDs); err == nil && n > mostTokens && !g.chosen {
+		return text.Tokens{}, fmt.Errorf("%w: %w: it gives %d tokens, the limit is %d where no max_length is set", ErrInput, text.ErrTooLong, n, mostTokens)
+	}
 	return tokens, err
 }
 
-// theText is the text of in. An empty one, or one of nothing but white space, has nothing to judge: it comes from a caller that
-// lost its text, and any verdict on it would hide that.
+// theText is the text of in. An empty one, or one of nothing but white space, has nothing to judge, unless a clip is judged beside
+// it: it comes from a caller that lost its text, and any verdict on it would hide that.
 func theText(in Input) (string, error) {
 	switch {
 	case in.Video != nil:
 		return "", fmt.Errorf("%w: this model takes text only: leave the clip out", ErrInput)
 	case in.Text == nil:
 		return "", fmt.Errorf("%w: this model takes a text, and none is given", ErrInput)
-	case strings.TrimSpace(*in.Text) == "":
+	case strings.TrimSpace(*in.Text) == "" && !in.Beside:
 		return "", fmt.Errorf("%w: the text is empty", ErrInput)
 	}
 	return *in.Text, nil
@@ -206,7 +224,7 @@ func toInt32(data []int64) ([]int32, error) {
 func (g *tokenGraph) size(ex Example) int { return int(ex.Tensors[0].Shape[0]) }
 
 func (g *tokenGraph) info() Info {
-	return Info{Kind: "tokens", Labels: g.labels, MaxLength: g.encoder.MaxLength(), MaxTextBytes: g.encoder.MaxBytes()}
+	return Info{Kind: KindTokens, Labels: g.labels, MaxLength: g.encoder.MaxLength(), MaxTextBytes: g.encoder.MaxBytes()}
 }
 
 func (g *tokenGraph) Close() error { return g.encoder.Close() }

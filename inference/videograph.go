@@ -73,6 +73,6 @@ func (g *videoGraph) strangers(context.Context) ([]Example, error) {
 
 func (g *videoGraph) paddable(context.Context) ([]Example, error) { return nil, nil }
 
-func (g *videoGraph) info() Info { return Info{Kind: "video", Labels: g.labels, Clip: g.shape} }
+func (g *videoGraph) info() Info { return Info{Kind: KindVideo, Labels: g.labels, Clip: g.shape} }
 
 func (g *videoGraph) Close() error { return nil }

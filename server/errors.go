@@ -68,6 +68,7 @@ func ofPrediction() table {
 		{engine.ErrInput, kind{codes.Internal, "MODEL_FAILED", 0, true}},
 		{engine.ErrGraph, kind{codes.Internal, "MODEL_FAILED", 0, true}},
 		{inference.ErrBundle, kind{codes.Internal, "MODEL_FAILED", 0, true}},
+		{errNoLateScore, kind{codes.FailedPrecondition, "NO_LATE_SCORE", 0, false}},
 		{errBroken, kind{codes.Internal, "MODEL_FAILED", 0, true}},
 	}, ofStore()...), kind{codes.Internal, "INTERNAL", 0, true}}
 }

@@ -112,6 +112,7 @@ type config struct {
 	scheme   string
 	discover func(context.Context) ([]modelstore.ModelConfig, error)
 	decoder  *video.Decoder
+	positive map[string]string // positive labels by model; where there is no entry it is "positive"
 	lame     bool // don't wait until it is ready
 }
 
@@ -164,8 +165,12 @@ func (g *gateway) wire(c config) {
 	log := slog.New(slog.NewTextHandler(g.log, nil))
 	metrics, err := server.NewMetrics(g.reg)
 	must(t, err)
-	positive, threshold := "positive", 0.5
+	threshold := 0.5
 	load := func(ctx context.Context, v modelstore.Version, dir string) (*inference.Model, error) {
+		positive, other := c.positive[v.Model]
+		if !other {
+			positive = "positive"
+		}
 		return inference.Open(ctx, dir, g.engine, inference.Options{MaxQueue: c.maxQueue, Workers: c.workers, PositiveLabel: positive, Threshold: &threshold, Decoder: c.decoder,
 			Observed: func(n int, waits []time.Duration) { metrics.Batch(v.Model, n, waits) }})
 	}

@@ -109,26 +109,49 @@ func input(req *pb.PredictRequest) (inference.Input, error) {
 // response is p as the wire has it. A prediction that makes no sense is an error, never a verdict.
 func response(req *pb.PredictRequest, v modelstore.Version, p inference.Prediction) (*pb.PredictResponse, error) {
 	d, err := decision(p.Decision)
+	if err == nil {
+		err = sane(v, p)
+	}
 	if err != nil {
 		return nil, err
 	}
-	score, ok := decisive(p)
-	if !ok {
-		return nil, fmt.Errorf("%w: %v gave %d classes, none of which is %q", errBroken, v, len(p.Classes), cmp.Or(p.PositiveLabel, p.Label))
-	}
-	n := len(p.Classes)
-	if k := int(req.GetTopK()); k > 0 {
-		n = min(n, k)
-	}
-	classes := make([]*pb.Class, n)
-	for i, c := range p.Classes[:n] {
-		if !probability(c.Score) {
-			return nil, fmt.Errorf("%w: %v gave the label %q the score %v", errBroken, v, c.Label, c.Score)
-		}
-		classes[i] = &pb.Class{Label: c.Label, Score: c.Score}
+	score, _ := decisive(p)
+	classes := make([]*pb.Class, topK(req, len(p.Classes)))
+	for i := range classes {
+		classes[i] = &pb.Class{Label: p.Classes[i].Label, Score: p.Classes[i].Score}
 	}
 	return &pb.PredictResponse{Classes: classes, Label: p.Label, Score: score, Decision: d, Threshold: p.Threshold, Model: v.Model,
-		Version: v.ID(), Id: req.GetId(), Truncated: p.Truncated, PositiveLabel: p.PositiveLabel, FramesRepeated: p.FramesRepeated}, nil
+		Version: v.ID(), Id: req.GetId(), Truncated: p.Truncated, PositiveLabel: p.PositiveLabel, FramesRepeated: p.FramesRepeated,
+		Path: paths[p.Kind], Timings: timings(p.Timings), Digest: v.Digest}, nil
+}
+
+// paths says by which path a model of each kind answers for itself.
+var paths = map[inference.Kind]pb.Path{inference.KindTokens: pb.Path_PATH_TEXT, inference.KindString: pb.Path_PATH_TEXT,
+	inference.KindVideo: pb.Path_PATH_VIDEO, inference.KindFusion: pb.Path_PATH_FUSION}
+
+// topK is how many of n classes are asked for.
+func topK(req *pb.PredictRequest, n int) int {
+	if k := int(req.GetTopK()); k > 0 {
+		return min(n, k)
+	}
+	return n
+}
+
+func timings(t inference.Timings) *pb.Timings {
+	return &pb.Timings{DecodeSeconds: t.Decode.Seconds(), QueueSeconds: t.Queue.Seconds(), ComputeSeconds: t.Compute.Seconds()}
+}
+
+// sane refuses scores that are no probabilities, and a decision about a label that isn't there.
+func sane(v modelstore.Version, p inference.Prediction) error {
+	if _, ok := decisive(p); !ok {
+		return fmt.Errorf("%w: %v gave %d classes, none of which is %q", errBroken, v, len(p.Classes), cmp.Or(p.PositiveLabel, p.Label))
+	}
+	for _, c := range p.Classes {
+		if !probability(c.Score) {
+			return fmt.Errorf("%w: %v gave the label %q the score %v", errBroken, v, c.Label, c.Score)
+		}
+	}
+	return nil
 }
 
 // decisive is the score that the decision is about: the positive label's, or the best one where no label is positive.

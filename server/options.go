@@ -28,6 +28,9 @@ type Options struct {
 	// AllowedHosts are the names, besides localhost and loopback addresses, that a Host header may give to a listener on loopback.
 	AllowedHosts []string
 
+	// Late answers for the fusion while no version of it serves; nil: nothing does.
+	Late *Late
+
 	Limits       Limits
 	DrainDelay   time.Duration // between "not ready" and the end of listening, for load balancers to notice; default 0
 	DrainTimeout time.Duration // for requests in flight after that; 0 means 20 seconds
@@ -90,6 +93,9 @@ func (o Options) check() error {
 	}
 	if o.OpenPredictions && o.TokenFile == "" {
 		return errors.New("predictions can only be opened to callers without a token where a token file is set")
+	}
+	if err := o.Late.check(); err != nil {
+		return err
 	}
 	for _, addr := range []string{o.GRPCAddr, o.HTTPAddr} {
 		if err := o.checkAddr(addr); err != nil {

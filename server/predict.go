@@ -9,12 +9,8 @@ import (
 
 	"google.golang.org/grpc/status"
 
-	"modelgate/inference"
-	"modelgate/modelstore"
 	pb "modelgate/proto/modelgate/v1"
 )
-
-type handle = modelstore.Handle[*inference.Model]
 
 // predictions is PredictionService.
 type predictions struct {
@@ -25,18 +21,18 @@ type predictions struct {
 // Predict scores one input.
 func (p predictions) Predict(ctx context.Context, req *pb.PredictRequest) (*pb.PredictResponse, error) {
 	began := time.Now()
-	h, err := p.acquire(ctx, req.GetModel())
+	with, err := p.pin(ctx, req.GetModel())
 	if err != nil {
 		p.count(req.GetModel(), nil, began, err)
 		return nil, err
 	}
-	defer h.Release()
-	return p.answer(ctx, h, req, began)
+	defer with.release()
+	return p.answer(ctx, with, req, began)
 }
 
-// answer is the straight line of every prediction: check, predict, convert, count. The caller holds h.
-func (s *Server) answer(ctx context.Context, h *handle, req *pb.PredictRequest, began time.Time) (resp *pb.PredictResponse, err error) {
-	defer s.o.Metrics.inFlight(h.Version().Model)()
+// answer is the straight line of every prediction: check, predict, convert, count. The caller releases with.
+func (s *Server) answer(ctx context.Context, with *pinned, req *pb.PredictRequest, began time.Time) (resp *pb.PredictResponse, err error) {
+	defer s.o.Metrics.inFlight(with.model)()
 	defer func() {
 		if r := recover(); r != nil {
 			err = s.fail(ctx, fmt.Errorf("panic: %v\n%s", r, debug.Stack()), ofPrediction())
@@ -44,7 +40,7 @@ func (s *Server) answer(ctx context.Context, h *handle, req *pb.PredictRequest, 
 		if err != nil {
 			resp = nil
 		}
-		s.count(h.Version().Model, h, began, err)
+		s.count(with.model, with, began, err)
 	}()
 	if err := s.check(req); err != nil {
 		return nil, err
@@ -53,25 +49,20 @@ func (s *Server) answer(ctx context.Context, h *handle, req *pb.PredictRequest, 
 	if err != nil {
 		return nil, err
 	}
-	p, err := h.Model().Predict(ctx, in)
-	if err == nil {
-		resp, err = response(req, h.Version(), p)
-	}
-	if err != nil {
+	if resp, err = s.judge(ctx, with, req, in); err != nil {
 		return nil, s.fail(ctx, err, ofPrediction())
 	}
 	return resp, nil
 }
 
 // count measures one prediction. Names of models that don't exist don't become series.
-func (s *Server) count(model string, h *handle, began time.Time, err error) {
-	version := ""
-	if h != nil {
-		version = h.Version().ID()
-	} else if _, serr := s.updater.Status(model); serr != nil {
-		model = ""
+func (s *Server) count(model string, with *pinned, began time.Time, err error) {
+	if with == nil {
+		if _, serr := s.updater.Status(model); serr != nil {
+			model = ""
+		}
 	}
-	s.o.Metrics.request(model, version, status.Code(err), time.Since(began))
+	s.o.Metrics.request(model, with.version(), status.Code(err), time.Since(began))
 }
 
 // PredictBatch scores a micro-batch with one version: the one that serves when the batch arrives.
@@ -87,13 +78,13 @@ func (p predictions) PredictBatch(ctx context.Context, req *pb.PredictBatchReque
 		return nil, invalid("BATCH_TOO_LARGE", fmt.Sprintf("the batch has %d requests, more than %d: split it", n, most))
 	}
 	began := time.Now()
-	h, err := p.acquire(ctx, req.GetModel())
+	with, err := p.pin(ctx, req.GetModel())
 	if err != nil {
 		p.count(req.GetModel(), nil, began, err)
 		return nil, err
 	}
-	defer h.Release()
-	items := p.answerAll(ctx, h, req)
+	defer with.release()
+	items := p.answerAll(ctx, with, req)
 	if ctx.Err() != nil {
 		return nil, p.fail(ctx, ctx.Err(), ofPrediction())
 	}
@@ -101,7 +92,7 @@ func (p predictions) PredictBatch(ctx context.Context, req *pb.PredictBatchReque
 }
 
 // answerAll answers the items of a batch, a bounded number of them at a time.
-func (p predictions) answerAll(ctx context.Context, h *handle, req *pb.PredictBatchRequest) []*pb.PredictBatchItem {
+func (p predictions) answerAll(ctx context.Context, with *pinned, req *pb.PredictBatchRequest) []*pb.PredictBatchItem {
 	items := make([]*pb.PredictBatchItem, len(req.GetRequests()))
 	places := make(chan struct{}, p.o.Limits.BatchConcurrency)
 	var wg sync.WaitGroup
@@ -109,22 +100,22 @@ func (p predictions) answerAll(ctx context.Context, h *handle, req *pb.PredictBa
 		places <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-places }()
-			items[i] = p.item(ctx, h, req.GetModel(), r)
+			items[i] = p.item(ctx, with, r)
 		})
 	}
 	wg.Wait()
 	return items
 }
 
-func (p predictions) item(ctx context.Context, h *handle, model string, r *pb.PredictRequest) *pb.PredictBatchItem {
+func (p predictions) item(ctx context.Context, with *pinned, r *pb.PredictRequest) *pb.PredictBatchItem {
 	began := time.Now()
 	item := &pb.PredictBatchItem{Id: r.GetId()}
-	err := batchModel(model, r)
+	err := batchModel(with.model, r)
 	if err != nil {
-		p.count(model, h, began, err)
+		p.count(with.model, with, began, err)
 	} else {
 		var resp *pb.PredictResponse
-		if resp, err = p.answer(ctx, h, r, began); err == nil {
+		if resp, err = p.answer(ctx, with, r, began); err == nil {
 			item.Result = &pb.PredictBatchItem_Prediction{Prediction: resp}
 			return item
 		}

@@ -57,13 +57,13 @@ func (p predictions) readAndAnswer(ctx context.Context, stream predictStream, a 
 	}
 }
 
-// start pins the version that serves now and answers m's request with it on a goroutine of its own.
+// start pins what serves now and answers m's request with it on a goroutine of its own.
 func (p predictions) start(ctx context.Context, m *pb.PredictStreamRequest, a *answers, places <-chan struct{}) {
 	began, req := time.Now(), m.GetRequest()
-	var h *handle
+	var with *pinned
 	err := unreadable(m)
 	if err == nil {
-		h, err = p.acquire(ctx, req.GetModel())
+		with, err = p.pin(ctx, req.GetModel())
 	}
 	a.wg.Go(func() {
 		defer func() { <-places }()
@@ -72,8 +72,8 @@ func (p predictions) start(ctx context.Context, m *pb.PredictStreamRequest, a *a
 		if err != nil {
 			p.count(req.GetModel(), nil, began, err)
 		} else {
-			resp, err = p.answer(ctx, h, req, began)
-			h.Release()
+			resp, err = p.answer(ctx, with, req, began)
+			with.release()
 		}
 		if err != nil {
 			out.Result = &pb.PredictStreamResponse_Error{Error: status.Convert(err).Proto()}

@@ -129,7 +129,7 @@ type trial struct {
 
 // input is as much of the trial as the model takes.
 func (t trial) input(info inference.Info) (in inference.Input, err error) {
-	if info.Kind != "video" {
+	if info.Kind != inference.KindVideo {
 		in.Text = &t.text
 	}
 	switch {

@@ -35,7 +35,7 @@ const (
 	Decision_DECISION_BELOW_THRESHOLD Decision = 1
 	// The score is at or above the threshold.
 	Decision_DECISION_AT_OR_ABOVE_THRESHOLD Decision = 2
-	// No positive label is configured or bundled, so there is nothing to decide.
+	// There is nothing to decide: no positive label is configured or bundled, or reason says why not.
 	Decision_DECISION_UNDECIDED Decision = 3
 )
 
@@ -80,6 +80,75 @@ func (x Decision) Number() protoreflect.EnumNumber {
 // Deprecated: Use Decision.Descriptor instead.
 func (Decision) EnumDescriptor() ([]byte, []int) {
 	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{0}
+}
+
+// Path says what an answer was computed by.
+type Path int32
+
+const (
+	// Never sent.
+	Path_PATH_UNSPECIFIED Path = 0
+	// A version of the model, from a text.
+	Path_PATH_TEXT Path = 1
+	// A version of the model, from a clip.
+	Path_PATH_VIDEO Path = 2
+	// A version of the model, from a text and a clip together.
+	Path_PATH_FUSION Path = 3
+	// No version of the fusion serves: the weighted mean of the text model's and the video model's scores.
+	Path_PATH_LATE_SCORE Path = 4
+	// The fusion was asked without a clip: the text model alone.
+	Path_PATH_TEXT_ONLY Path = 5
+	// The fusion was asked without a text: the video model alone.
+	Path_PATH_VIDEO_ONLY Path = 6
+)
+
+// Enum value maps for Path.
+var (
+	Path_name = map[int32]string{
+		0: "PATH_UNSPECIFIED",
+		1: "PATH_TEXT",
+		2: "PATH_VIDEO",
+		3: "PATH_FUSION",
+		4: "PATH_LATE_SCORE",
+		5: "PATH_TEXT_ONLY",
+		6: "PATH_VIDEO_ONLY",
+	}
+	Path_value = map[string]int32{
+		"PATH_UNSPECIFIED": 0,
+		"PATH_TEXT":        1,
+		"PATH_VIDEO":       2,
+		"PATH_FUSION":      3,
+		"PATH_LATE_SCORE":  4,
+		"PATH_TEXT_ONLY":   5,
+		"PATH_VIDEO_ONLY":  6,
+	}
+)
+
+func (x Path) Enum() *Path {
+	p := new(Path)
+	*p = x
+	return p
+}
+
+func (x Path) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Path) Descriptor() protoreflect.EnumDescriptor {
+	return file_modelgate_v1_prediction_proto_enumTypes[1].Descriptor()
+}
+
+func (Path) Type() protoreflect.EnumType {
+	return &file_modelgate_v1_prediction_proto_enumTypes[1]
+}
+
+func (x Path) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Path.Descriptor instead.
+func (Path) EnumDescriptor() ([]byte, []int) {
+	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{1}
 }
 
 // PredictRequest is one input for one model.
@@ -450,6 +519,170 @@ func (x *Class) GetScore() float64 {
 	return 0
 }
 
+// Part is what one model said towards an answer that is not its own.
+type Part struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The served name.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// The version that answered.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// sha256 over the files of that version.
+	Digest string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	// The label with the best score.
+	Label string `protobuf:"bytes,4,opt,name=label,proto3" json:"label,omitempty"`
+	// The positive label's score, from 0 to 1; the best score where no label is positive.
+	Score float64 `protobuf:"fixed64,5,opt,name=score,proto3" json:"score,omitempty"`
+	// The positive label that score speaks of; empty if none is.
+	PositiveLabel string `protobuf:"bytes,6,opt,name=positive_label,json=positiveLabel,proto3" json:"positive_label,omitempty"`
+	// By how much score counts, from 0 to 1.
+	Weight        float64 `protobuf:"fixed64,7,opt,name=weight,proto3" json:"weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Part) Reset() {
+	*x = Part{}
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Part) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Part) ProtoMessage() {}
+
+func (x *Part) ProtoReflect() protoreflect.Message {
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Part.ProtoReflect.Descriptor instead.
+func (*Part) Descriptor() ([]byte, []int) {
+	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Part) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *Part) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Part) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Part) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *Part) GetScore() float64 {
+	if x != nil {
+		return x.Score
+	}
+	return 0
+}
+
+func (x *Part) GetPositiveLabel() string {
+	if x != nil {
+		return x.PositiveLabel
+	}
+	return ""
+}
+
+func (x *Part) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+// Timings say where the time of an answer went. Where parts were computed side by side, each is that of the slower part.
+type Timings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Seconds from the input to tensors: the text cut into tokens, the clip decoded and resized. Waiting doesn't count.
+	DecodeSeconds float64 `protobuf:"fixed64,1,opt,name=decode_seconds,json=decodeSeconds,proto3" json:"decode_seconds,omitempty"`
+	// Seconds of waiting, for a decoder and for a run of the model.
+	QueueSeconds float64 `protobuf:"fixed64,2,opt,name=queue_seconds,json=queueSeconds,proto3" json:"queue_seconds,omitempty"`
+	// Seconds of the run, which may have had other inputs in it.
+	ComputeSeconds float64 `protobuf:"fixed64,3,opt,name=compute_seconds,json=computeSeconds,proto3" json:"compute_seconds,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Timings) Reset() {
+	*x = Timings{}
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Timings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Timings) ProtoMessage() {}
+
+func (x *Timings) ProtoReflect() protoreflect.Message {
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Timings.ProtoReflect.Descriptor instead.
+func (*Timings) Descriptor() ([]byte, []int) {
+	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Timings) GetDecodeSeconds() float64 {
+	if x != nil {
+		return x.DecodeSeconds
+	}
+	return 0
+}
+
+func (x *Timings) GetQueueSeconds() float64 {
+	if x != nil {
+		return x.QueueSeconds
+	}
+	return 0
+}
+
+func (x *Timings) GetComputeSeconds() float64 {
+	if x != nil {
+		return x.ComputeSeconds
+	}
+	return 0
+}
+
 // PredictResponse is the answer to one input.
 type PredictResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -465,7 +698,7 @@ type PredictResponse struct {
 	Threshold float64 `protobuf:"fixed64,5,opt,name=threshold,proto3" json:"threshold,omitempty"`
 	// The served name that answered.
 	Model string `protobuf:"bytes,6,opt,name=model,proto3" json:"model,omitempty"`
-	// The version that answered, every phase of it.
+	// The version that answered, every phase of it; empty where parts has more than one.
 	Version string `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
 	// The request's id.
 	Id string `protobuf:"bytes,8,opt,name=id,proto3" json:"id,omitempty"`
@@ -475,13 +708,23 @@ type PredictResponse struct {
 	PositiveLabel string `protobuf:"bytes,10,opt,name=positive_label,json=positiveLabel,proto3" json:"positive_label,omitempty"`
 	// True if the clip has fewer frames than the model takes, which got some of them more than once.
 	FramesRepeated bool `protobuf:"varint,11,opt,name=frames_repeated,json=framesRepeated,proto3" json:"frames_repeated,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What the answer was computed by.
+	Path Path `protobuf:"varint,12,opt,name=path,proto3,enum=modelgate.v1.Path" json:"path,omitempty"`
+	// What the single models said, where the path is LATE_SCORE, TEXT_ONLY or VIDEO_ONLY.
+	Parts []*Part `protobuf:"bytes,13,rep,name=parts,proto3" json:"parts,omitempty"`
+	// Where the time went.
+	Timings *Timings `protobuf:"bytes,14,opt,name=timings,proto3" json:"timings,omitempty"`
+	// sha256 over the files of the version that answered; empty where parts has more than one.
+	Digest string `protobuf:"bytes,15,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Why nothing was decided although the scores are there; mostly empty.
+	Reason        string `protobuf:"bytes,16,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PredictResponse) Reset() {
 	*x = PredictResponse{}
-	mi := &file_modelgate_v1_prediction_proto_msgTypes[5]
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -493,7 +736,7 @@ func (x *PredictResponse) String() string {
 func (*PredictResponse) ProtoMessage() {}
 
 func (x *PredictResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_prediction_proto_msgTypes[5]
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -506,7 +749,7 @@ func (x *PredictResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PredictResponse.ProtoReflect.Descriptor instead.
 func (*PredictResponse) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{5}
+	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PredictResponse) GetClasses() []*Class {
@@ -586,6 +829,174 @@ func (x *PredictResponse) GetFramesRepeated() bool {
 	return false
 }
 
+func (x *PredictResponse) GetPath() Path {
+	if x != nil {
+		return x.Path
+	}
+	return Path_PATH_UNSPECIFIED
+}
+
+func (x *PredictResponse) GetParts() []*Part {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *PredictResponse) GetTimings() *Timings {
+	if x != nil {
+		return x.Timings
+	}
+	return nil
+}
+
+func (x *PredictResponse) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PredictResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// UploadPredictRequest is one message of an upload.
+type UploadPredictRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The header is set in the first message, chunk in all others.
+	//
+	// Types that are valid to be assigned to Part:
+	//
+	//	*UploadPredictRequest_Header
+	//	*UploadPredictRequest_Chunk
+	Part          isUploadPredictRequest_Part `protobuf_oneof:"part"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadPredictRequest) Reset() {
+	*x = UploadPredictRequest{}
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadPredictRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadPredictRequest) ProtoMessage() {}
+
+func (x *UploadPredictRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadPredictRequest.ProtoReflect.Descriptor instead.
+func (*UploadPredictRequest) Descriptor() ([]byte, []int) {
+	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *UploadPredictRequest) GetPart() isUploadPredictRequest_Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *UploadPredictRequest) GetHeader() *PredictRequest {
+	if x != nil {
+		if x, ok := x.Part.(*UploadPredictRequest_Header); ok {
+			return x.Header
+		}
+	}
+	return nil
+}
+
+func (x *UploadPredictRequest) GetChunk() []byte {
+	if x != nil {
+		if x, ok := x.Part.(*UploadPredictRequest_Chunk); ok {
+			return x.Chunk
+		}
+	}
+	return nil
+}
+
+type isUploadPredictRequest_Part interface {
+	isUploadPredictRequest_Part()
+}
+
+type UploadPredictRequest_Header struct {
+	// The input without its clip.
+	Header *PredictRequest `protobuf:"bytes,1,opt,name=header,proto3,oneof"`
+}
+
+type UploadPredictRequest_Chunk struct {
+	// The next bytes of the clip.
+	Chunk []byte `protobuf:"bytes,2,opt,name=chunk,proto3,oneof"`
+}
+
+func (*UploadPredictRequest_Header) isUploadPredictRequest_Part() {}
+
+func (*UploadPredictRequest_Chunk) isUploadPredictRequest_Part() {}
+
+// UploadPredictResponse is the answer to an upload.
+type UploadPredictResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The answer.
+	Prediction    *PredictResponse `protobuf:"bytes,1,opt,name=prediction,proto3" json:"prediction,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadPredictResponse) Reset() {
+	*x = UploadPredictResponse{}
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadPredictResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadPredictResponse) ProtoMessage() {}
+
+func (x *UploadPredictResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadPredictResponse.ProtoReflect.Descriptor instead.
+func (*UploadPredictResponse) Descriptor() ([]byte, []int) {
+	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *UploadPredictResponse) GetPrediction() *PredictResponse {
+	if x != nil {
+		return x.Prediction
+	}
+	return nil
+}
+
 // PredictBatchRequest is a micro-batch for one model.
 type PredictBatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -599,7 +1010,7 @@ type PredictBatchRequest struct {
 
 func (x *PredictBatchRequest) Reset() {
 	*x = PredictBatchRequest{}
-	mi := &file_modelgate_v1_prediction_proto_msgTypes[6]
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +1022,7 @@ func (x *PredictBatchRequest) String() string {
 func (*PredictBatchRequest) ProtoMessage() {}
 
 func (x *PredictBatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_prediction_proto_msgTypes[6]
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +1035,7 @@ func (x *PredictBatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PredictBatchRequest.ProtoReflect.Descriptor instead.
 func (*PredictBatchRequest) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{6}
+	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PredictBatchRequest) GetModel() string {
@@ -652,7 +1063,7 @@ type PredictBatchResponse struct {
 
 func (x *PredictBatchResponse) Reset() {
 	*x = PredictBatchResponse{}
-	mi := &file_modelgate_v1_prediction_proto_msgTypes[7]
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +1075,7 @@ func (x *PredictBatchResponse) String() string {
 func (*PredictBatchResponse) ProtoMessage() {}
 
 func (x *PredictBatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_prediction_proto_msgTypes[7]
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +1088,7 @@ func (x *PredictBatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PredictBatchResponse.ProtoReflect.Descriptor instead.
 func (*PredictBatchResponse) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{7}
+	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PredictBatchResponse) GetResponses() []*PredictBatchItem {
@@ -705,7 +1116,7 @@ type PredictBatchItem struct {
 
 func (x *PredictBatchItem) Reset() {
 	*x = PredictBatchItem{}
-	mi := &file_modelgate_v1_prediction_proto_msgTypes[8]
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +1128,7 @@ func (x *PredictBatchItem) String() string {
 func (*PredictBatchItem) ProtoMessage() {}
 
 func (x *PredictBatchItem) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_prediction_proto_msgTypes[8]
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +1141,7 @@ func (x *PredictBatchItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PredictBatchItem.ProtoReflect.Descriptor instead.
 func (*PredictBatchItem) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{8}
+	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PredictBatchItem) GetId() string {
@@ -794,7 +1205,7 @@ type PredictStreamRequest struct {
 
 func (x *PredictStreamRequest) Reset() {
 	*x = PredictStreamRequest{}
-	mi := &file_modelgate_v1_prediction_proto_msgTypes[9]
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +1217,7 @@ func (x *PredictStreamRequest) String() string {
 func (*PredictStreamRequest) ProtoMessage() {}
 
 func (x *PredictStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_prediction_proto_msgTypes[9]
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +1230,7 @@ func (x *PredictStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PredictStreamRequest.ProtoReflect.Descriptor instead.
 func (*PredictStreamRequest) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{9}
+	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PredictStreamRequest) GetRequest() *PredictRequest {
@@ -847,7 +1258,7 @@ type PredictStreamResponse struct {
 
 func (x *PredictStreamResponse) Reset() {
 	*x = PredictStreamResponse{}
-	mi := &file_modelgate_v1_prediction_proto_msgTypes[10]
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +1270,7 @@ func (x *PredictStreamResponse) String() string {
 func (*PredictStreamResponse) ProtoMessage() {}
 
 func (x *PredictStreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_prediction_proto_msgTypes[10]
+	mi := &file_modelgate_v1_prediction_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +1283,7 @@ func (x *PredictStreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PredictStreamResponse.ProtoReflect.Descriptor instead.
 func (*PredictStreamResponse) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{10}
+	return file_modelgate_v1_prediction_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PredictStreamResponse) GetId() string {
@@ -952,7 +1363,19 @@ const file_modelgate_v1_prediction_proto_rawDesc = "" +
 	"\x06height\x18\x03 \x01(\x05R\x06height\"3\n" +
 	"\x05Class\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\x12\x14\n" +
-	"\x05score\x18\x02 \x01(\x01R\x05score\"\xec\x02\n" +
+	"\x05score\x18\x02 \x01(\x01R\x05score\"\xb9\x01\n" +
+	"\x04Part\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x14\n" +
+	"\x05label\x18\x04 \x01(\tR\x05label\x12\x14\n" +
+	"\x05score\x18\x05 \x01(\x01R\x05score\x12%\n" +
+	"\x0epositive_label\x18\x06 \x01(\tR\rpositiveLabel\x12\x16\n" +
+	"\x06weight\x18\a \x01(\x01R\x06weight\"~\n" +
+	"\aTimings\x12%\n" +
+	"\x0edecode_seconds\x18\x01 \x01(\x01R\rdecodeSeconds\x12#\n" +
+	"\rqueue_seconds\x18\x02 \x01(\x01R\fqueueSeconds\x12'\n" +
+	"\x0fcompute_seconds\x18\x03 \x01(\x01R\x0ecomputeSeconds\"\x9f\x04\n" +
 	"\x0fPredictResponse\x12-\n" +
 	"\aclasses\x18\x01 \x03(\v2\x13.modelgate.v1.ClassR\aclasses\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12\x14\n" +
@@ -965,7 +1388,20 @@ const file_modelgate_v1_prediction_proto_rawDesc = "" +
 	"\ttruncated\x18\t \x01(\bR\ttruncated\x12%\n" +
 	"\x0epositive_label\x18\n" +
 	" \x01(\tR\rpositiveLabel\x12'\n" +
-	"\x0fframes_repeated\x18\v \x01(\bR\x0eframesRepeated\"e\n" +
+	"\x0fframes_repeated\x18\v \x01(\bR\x0eframesRepeated\x12&\n" +
+	"\x04path\x18\f \x01(\x0e2\x12.modelgate.v1.PathR\x04path\x12(\n" +
+	"\x05parts\x18\r \x03(\v2\x12.modelgate.v1.PartR\x05parts\x12/\n" +
+	"\atimings\x18\x0e \x01(\v2\x15.modelgate.v1.TimingsR\atimings\x12\x16\n" +
+	"\x06digest\x18\x0f \x01(\tR\x06digest\x12\x16\n" +
+	"\x06reason\x18\x10 \x01(\tR\x06reason\"n\n" +
+	"\x14UploadPredictRequest\x126\n" +
+	"\x06header\x18\x01 \x01(\v2\x1c.modelgate.v1.PredictRequestH\x00R\x06header\x12\x16\n" +
+	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\x06\n" +
+	"\x04part\"V\n" +
+	"\x15UploadPredictResponse\x12=\n" +
+	"\n" +
+	"prediction\x18\x01 \x01(\v2\x1d.modelgate.v1.PredictResponseR\n" +
+	"prediction\"e\n" +
 	"\x13PredictBatchRequest\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x128\n" +
 	"\brequests\x18\x02 \x03(\v2\x1c.modelgate.v1.PredictRequestR\brequests\"T\n" +
@@ -991,11 +1427,21 @@ const file_modelgate_v1_prediction_proto_rawDesc = "" +
 	"\x14DECISION_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18DECISION_BELOW_THRESHOLD\x10\x01\x12\"\n" +
 	"\x1eDECISION_AT_OR_ABOVE_THRESHOLD\x10\x02\x12\x16\n" +
-	"\x12DECISION_UNDECIDED\x10\x032\xe4\x02\n" +
+	"\x12DECISION_UNDECIDED\x10\x03*\x8a\x01\n" +
+	"\x04Path\x12\x14\n" +
+	"\x10PATH_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tPATH_TEXT\x10\x01\x12\x0e\n" +
+	"\n" +
+	"PATH_VIDEO\x10\x02\x12\x0f\n" +
+	"\vPATH_FUSION\x10\x03\x12\x13\n" +
+	"\x0fPATH_LATE_SCORE\x10\x04\x12\x12\n" +
+	"\x0ePATH_TEXT_ONLY\x10\x05\x12\x13\n" +
+	"\x0fPATH_VIDEO_ONLY\x10\x062\xc0\x03\n" +
 	"\x11PredictionService\x12m\n" +
 	"\aPredict\x12\x1c.modelgate.v1.PredictRequest\x1a\x1d.modelgate.v1.PredictResponse\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/models/{model}:predict\x12\x81\x01\n" +
 	"\fPredictBatch\x12!.modelgate.v1.PredictBatchRequest\x1a\".modelgate.v1.PredictBatchResponse\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/v1/models/{model}:predictBatch\x12\\\n" +
-	"\rPredictStream\x12\".modelgate.v1.PredictStreamRequest\x1a#.modelgate.v1.PredictStreamResponse(\x010\x01B*Z(modelgate/proto/modelgate/v1;modelgatev1b\x06proto3"
+	"\rPredictStream\x12\".modelgate.v1.PredictStreamRequest\x1a#.modelgate.v1.PredictStreamResponse(\x010\x01\x12Z\n" +
+	"\rUploadPredict\x12\".modelgate.v1.UploadPredictRequest\x1a#.modelgate.v1.UploadPredictResponse(\x01B*Z(modelgate/proto/modelgate/v1;modelgatev1b\x06proto3"
 
 var (
 	file_modelgate_v1_prediction_proto_rawDescOnce sync.Once
@@ -1009,47 +1455,59 @@ func file_modelgate_v1_prediction_proto_rawDescGZIP() []byte {
 	return file_modelgate_v1_prediction_proto_rawDescData
 }
 
-var file_modelgate_v1_prediction_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_modelgate_v1_prediction_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_modelgate_v1_prediction_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_modelgate_v1_prediction_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_modelgate_v1_prediction_proto_goTypes = []any{
 	(Decision)(0),                 // 0: modelgate.v1.Decision
-	(*PredictRequest)(nil),        // 1: modelgate.v1.PredictRequest
-	(*Video)(nil),                 // 2: modelgate.v1.Video
-	(*Frames)(nil),                // 3: modelgate.v1.Frames
-	(*RawFrames)(nil),             // 4: modelgate.v1.RawFrames
-	(*Class)(nil),                 // 5: modelgate.v1.Class
-	(*PredictResponse)(nil),       // 6: modelgate.v1.PredictResponse
-	(*PredictBatchRequest)(nil),   // 7: modelgate.v1.PredictBatchRequest
-	(*PredictBatchResponse)(nil),  // 8: modelgate.v1.PredictBatchResponse
-	(*PredictBatchItem)(nil),      // 9: modelgate.v1.PredictBatchItem
-	(*PredictStreamRequest)(nil),  // 10: modelgate.v1.PredictStreamRequest
-	(*PredictStreamResponse)(nil), // 11: modelgate.v1.PredictStreamResponse
-	(*status.Status)(nil),         // 12: google.rpc.Status
+	(Path)(0),                     // 1: modelgate.v1.Path
+	(*PredictRequest)(nil),        // 2: modelgate.v1.PredictRequest
+	(*Video)(nil),                 // 3: modelgate.v1.Video
+	(*Frames)(nil),                // 4: modelgate.v1.Frames
+	(*RawFrames)(nil),             // 5: modelgate.v1.RawFrames
+	(*Class)(nil),                 // 6: modelgate.v1.Class
+	(*Part)(nil),                  // 7: modelgate.v1.Part
+	(*Timings)(nil),               // 8: modelgate.v1.Timings
+	(*PredictResponse)(nil),       // 9: modelgate.v1.PredictResponse
+	(*UploadPredictRequest)(nil),  // 10: modelgate.v1.UploadPredictRequest
+	(*UploadPredictResponse)(nil), // 11: modelgate.v1.UploadPredictResponse
+	(*PredictBatchRequest)(nil),   // 12: modelgate.v1.PredictBatchRequest
+	(*PredictBatchResponse)(nil),  // 13: modelgate.v1.PredictBatchResponse
+	(*PredictBatchItem)(nil),      // 14: modelgate.v1.PredictBatchItem
+	(*PredictStreamRequest)(nil),  // 15: modelgate.v1.PredictStreamRequest
+	(*PredictStreamResponse)(nil), // 16: modelgate.v1.PredictStreamResponse
+	(*status.Status)(nil),         // 17: google.rpc.Status
 }
 var file_modelgate_v1_prediction_proto_depIdxs = []int32{
-	2,  // 0: modelgate.v1.PredictRequest.video:type_name -> modelgate.v1.Video
-	3,  // 1: modelgate.v1.Video.frames:type_name -> modelgate.v1.Frames
-	4,  // 2: modelgate.v1.Video.raw:type_name -> modelgate.v1.RawFrames
-	5,  // 3: modelgate.v1.PredictResponse.classes:type_name -> modelgate.v1.Class
+	3,  // 0: modelgate.v1.PredictRequest.video:type_name -> modelgate.v1.Video
+	4,  // 1: modelgate.v1.Video.frames:type_name -> modelgate.v1.Frames
+	5,  // 2: modelgate.v1.Video.raw:type_name -> modelgate.v1.RawFrames
+	6,  // 3: modelgate.v1.PredictResponse.classes:type_name -> modelgate.v1.Class
 	0,  // 4: modelgate.v1.PredictResponse.decision:type_name -> modelgate.v1.Decision
-	1,  // 5: modelgate.v1.PredictBatchRequest.requests:type_name -> modelgate.v1.PredictRequest
-	9,  // 6: modelgate.v1.PredictBatchResponse.responses:type_name -> modelgate.v1.PredictBatchItem
-	6,  // 7: modelgate.v1.PredictBatchItem.prediction:type_name -> modelgate.v1.PredictResponse
-	12, // 8: modelgate.v1.PredictBatchItem.error:type_name -> google.rpc.Status
-	1,  // 9: modelgate.v1.PredictStreamRequest.request:type_name -> modelgate.v1.PredictRequest
-	6,  // 10: modelgate.v1.PredictStreamResponse.prediction:type_name -> modelgate.v1.PredictResponse
-	12, // 11: modelgate.v1.PredictStreamResponse.error:type_name -> google.rpc.Status
-	1,  // 12: modelgate.v1.PredictionService.Predict:input_type -> modelgate.v1.PredictRequest
-	7,  // 13: modelgate.v1.PredictionService.PredictBatch:input_type -> modelgate.v1.PredictBatchRequest
-	10, // 14: modelgate.v1.PredictionService.PredictStream:input_type -> modelgate.v1.PredictStreamRequest
-	6,  // 15: modelgate.v1.PredictionService.Predict:output_type -> modelgate.v1.PredictResponse
-	8,  // 16: modelgate.v1.PredictionService.PredictBatch:output_type -> modelgate.v1.PredictBatchResponse
-	11, // 17: modelgate.v1.PredictionService.PredictStream:output_type -> modelgate.v1.PredictStreamResponse
-	15, // [15:18] is the sub-list for method output_type
-	12, // [12:15] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	1,  // 5: modelgate.v1.PredictResponse.path:type_name -> modelgate.v1.Path
+	7,  // 6: modelgate.v1.PredictResponse.parts:type_name -> modelgate.v1.Part
+	8,  // 7: modelgate.v1.PredictResponse.timings:type_name -> modelgate.v1.Timings
+	2,  // 8: modelgate.v1.UploadPredictRequest.header:type_name -> modelgate.v1.PredictRequest
+	9,  // 9: modelgate.v1.UploadPredictResponse.prediction:type_name -> modelgate.v1.PredictResponse
+	2,  // 10: modelgate.v1.PredictBatchRequest.requests:type_name -> modelgate.v1.PredictRequest
+	14, // 11: modelgate.v1.PredictBatchResponse.responses:type_name -> modelgate.v1.PredictBatchItem
+	9,  // 12: modelgate.v1.PredictBatchItem.prediction:type_name -> modelgate.v1.PredictResponse
+	17, // 13: modelgate.v1.PredictBatchItem.error:type_name -> google.rpc.Status
+	2,  // 14: modelgate.v1.PredictStreamRequest.request:type_name -> modelgate.v1.PredictRequest
+	9,  // 15: modelgate.v1.PredictStreamResponse.prediction:type_name -> modelgate.v1.PredictResponse
+	17, // 16: modelgate.v1.PredictStreamResponse.error:type_name -> google.rpc.Status
+	2,  // 17: modelgate.v1.PredictionService.Predict:input_type -> modelgate.v1.PredictRequest
+	12, // 18: modelgate.v1.PredictionService.PredictBatch:input_type -> modelgate.v1.PredictBatchRequest
+	15, // 19: modelgate.v1.PredictionService.PredictStream:input_type -> modelgate.v1.PredictStreamRequest
+	10, // 20: modelgate.v1.PredictionService.UploadPredict:input_type -> modelgate.v1.UploadPredictRequest
+	9,  // 21: modelgate.v1.PredictionService.Predict:output_type -> modelgate.v1.PredictResponse
+	13, // 22: modelgate.v1.PredictionService.PredictBatch:output_type -> modelgate.v1.PredictBatchResponse
+	16, // 23: modelgate.v1.PredictionService.PredictStream:output_type -> modelgate.v1.PredictStreamResponse
+	11, // 24: modelgate.v1.PredictionService.UploadPredict:output_type -> modelgate.v1.UploadPredictResponse
+	21, // [21:25] is the sub-list for method output_type
+	17, // [17:21] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_modelgate_v1_prediction_proto_init() }
@@ -1065,10 +1523,14 @@ func file_modelgate_v1_prediction_proto_init() {
 		(*Video_Uri)(nil),
 	}
 	file_modelgate_v1_prediction_proto_msgTypes[8].OneofWrappers = []any{
+		(*UploadPredictRequest_Header)(nil),
+		(*UploadPredictRequest_Chunk)(nil),
+	}
+	file_modelgate_v1_prediction_proto_msgTypes[12].OneofWrappers = []any{
 		(*PredictBatchItem_Prediction)(nil),
 		(*PredictBatchItem_Error)(nil),
 	}
-	file_modelgate_v1_prediction_proto_msgTypes[10].OneofWrappers = []any{
+	file_modelgate_v1_prediction_proto_msgTypes[14].OneofWrappers = []any{
 		(*PredictStreamResponse_Prediction)(nil),
 		(*PredictStreamResponse_Error)(nil),
 	}
@@ -1077,8 +1539,8 @@ func file_modelgate_v1_prediction_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_modelgate_v1_prediction_proto_rawDesc), len(file_modelgate_v1_prediction_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   11,
+			NumEnums:      2,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	PredictionService_Predict_FullMethodName       = "/modelgate.v1.PredictionService/Predict"
 	PredictionService_PredictBatch_FullMethodName  = "/modelgate.v1.PredictionService/PredictBatch"
 	PredictionService_PredictStream_FullMethodName = "/modelgate.v1.PredictionService/PredictStream"
+	PredictionService_UploadPredict_FullMethodName = "/modelgate.v1.PredictionService/UploadPredict"
 )
 
 // PredictionServiceClient is the client API for PredictionService service.
@@ -46,6 +47,11 @@ type PredictionServiceClient interface {
 	// Every message is scored by the version that serves when it arrives, so that a swap reaches long streams.
 	// Flow control bounds what is in flight: the server stops reading while its window is full.
 	PredictStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PredictStreamRequest, PredictStreamResponse], error)
+	// UploadPredict scores one encoded clip that is too large for a message: a header first, then the clip in chunks.
+	//
+	// The errors are those of Predict, and INVALID_ARGUMENT for a clip above the limit, 64 MiB by default, as soon as it is passed;
+	// RESOURCE_EXHAUSTED: too many bytes of uploads are in memory; try again later.
+	UploadPredict(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadPredictRequest, UploadPredictResponse], error)
 }
 
 type predictionServiceClient struct {
@@ -89,6 +95,19 @@ func (c *predictionServiceClient) PredictStream(ctx context.Context, opts ...grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PredictionService_PredictStreamClient = grpc.BidiStreamingClient[PredictStreamRequest, PredictStreamResponse]
 
+func (c *predictionServiceClient) UploadPredict(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadPredictRequest, UploadPredictResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PredictionService_ServiceDesc.Streams[1], PredictionService_UploadPredict_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UploadPredictRequest, UploadPredictResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PredictionService_UploadPredictClient = grpc.ClientStreamingClient[UploadPredictRequest, UploadPredictResponse]
+
 // PredictionServiceServer is the server API for PredictionService service.
 // All implementations must embed UnimplementedPredictionServiceServer
 // for forward compatibility.
@@ -109,6 +128,11 @@ type PredictionServiceServer interface {
 	// Every message is scored by the version that serves when it arrives, so that a swap reaches long streams.
 	// Flow control bounds what is in flight: the server stops reading while its window is full.
 	PredictStream(grpc.BidiStreamingServer[PredictStreamRequest, PredictStreamResponse]) error
+	// UploadPredict scores one encoded clip that is too large for a message: a header first, then the clip in chunks.
+	//
+	// The errors are those of Predict, and INVALID_ARGUMENT for a clip above the limit, 64 MiB by default, as soon as it is passed;
+	// RESOURCE_EXHAUSTED: too many bytes of uploads are in memory; try again later.
+	UploadPredict(grpc.ClientStreamingServer[UploadPredictRequest, UploadPredictResponse]) error
 	mustEmbedUnimplementedPredictionServiceServer()
 }
 
@@ -127,6 +151,9 @@ func (UnimplementedPredictionServiceServer) PredictBatch(context.Context, *Predi
 }
 func (UnimplementedPredictionServiceServer) PredictStream(grpc.BidiStreamingServer[PredictStreamRequest, PredictStreamResponse]) error {
 	return status.Error(codes.Unimplemented, "method PredictStream not implemented")
+}
+func (UnimplementedPredictionServiceServer) UploadPredict(grpc.ClientStreamingServer[UploadPredictRequest, UploadPredictResponse]) error {
+	return status.Error(codes.Unimplemented, "method UploadPredict not implemented")
 }
 func (UnimplementedPredictionServiceServer) mustEmbedUnimplementedPredictionServiceServer() {}
 func (UnimplementedPredictionServiceServer) testEmbeddedByValue()                           {}
@@ -192,6 +219,13 @@ func _PredictionService_PredictStream_Handler(srv interface{}, stream grpc.Serve
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PredictionService_PredictStreamServer = grpc.BidiStreamingServer[PredictStreamRequest, PredictStreamResponse]
 
+func _PredictionService_UploadPredict_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(PredictionServiceServer).UploadPredict(&grpc.GenericServerStream[UploadPredictRequest, UploadPredictResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PredictionService_UploadPredictServer = grpc.ClientStreamingServer[UploadPredictRequest, UploadPredictResponse]
+
 // PredictionService_ServiceDesc is the grpc.ServiceDesc for PredictionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -213,6 +247,11 @@ var PredictionService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "PredictStream",
 			Handler:       _PredictionService_PredictStream_Handler,
 			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "UploadPredict",
+			Handler:       _PredictionService_UploadPredict_Handler,
 			ClientStreams: true,
 		},
 	},
