@@ -134,12 +134,27 @@ func modelOptions(c *config.Loaded, name string) inference.Options {
 	}
 }
 
+// lateScore says what stands in for the fusion; nil: nothing does.
+func lateScore(c *config.Loaded) *server.Late {
+	f := c.Fusion
+	if f.Fallback == "none" {
+		return nil
+	}
+	m, threshold := c.ModelFor(f.Model), inference.DefaultThreshold
+	if m.Threshold != nil {
+		threshold = *m.Threshold
+	}
+	return &server.Late{Fusion: f.Model, Text: f.TextModel, Video: f.VideoModel, TextWeight: f.TextWeight, VideoWeight: f.VideoWeight,
+		Single: f.OnMissing == "single", PositiveLabel: m.PositiveLabel, Threshold: threshold}
+}
+
 func serverOptions(c *config.Loaded, log *slog.Logger, m *server.Metrics, g prometheus.Gatherer) server.Options {
 	l := c.Limits
 	return server.Options{
 		GRPCAddr: c.GRPCAddr, HTTPAddr: c.HTTPAddr,
 		TLS:      server.TLSFiles{Cert: c.TLS.Cert, Key: c.TLS.Key, ClientCA: c.TLS.ClientCA},
 		Insecure: c.Insecure, TokenFile: c.TokenFile, OpenPredictions: c.OpenPredictions, Proxied: c.Proxied, AllowedHosts: c.AllowedHosts,
+		Late: lateScore(c),
 		Limits: server.Limits{MessageBytes: int(l.MessageBytes), IDBytes: l.IDBytes, BatchItems: l.BatchItems,
 			BatchConcurrency: l.BatchConcurrency, StreamWindow: l.StreamWindow, Streams: l.Streams},
 		DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),

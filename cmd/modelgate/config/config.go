@@ -34,6 +34,7 @@ type Config struct {
 	Batch  Batch  `json:"batch" jsonschema_description:"How requests are gathered into runs of a model."`
 	Limits Limits `json:"limits" jsonschema_description:"What a request may ask for."`
 	Log    Log    `json:"log" jsonschema_description:"What is logged, and how."`
+	Fusion Fusion `json:"fusion" jsonschema_description:"How requests for text and clip together are answered while no version of the fusion can."`
 	MLflow MLflow `json:"mlflow" jsonschema_description:"The registry."`
 
 	Models map[string]*Model `json:"models" jsonschema_description:"Models by served name."`
@@ -67,6 +68,17 @@ type Limits struct {
 type Log struct {
 	Level  string `json:"level" jsonschema:"enum=debug,enum=info,enum=warn,enum=error" jsonschema_description:"Least level that is logged."`
 	Format string `json:"format" jsonschema:"enum=auto,enum=text,enum=json" jsonschema_description:"auto is text on a terminal and JSON otherwise."`
+}
+
+// Fusion says what stands in for a fusion.
+type Fusion struct {
+	Fallback    string  `json:"fallback" jsonschema:"enum=late_score,enum=none" jsonschema_description:"What answers while no version of the fusion serves: the weighted mean of the text model's and the video model's scores, or nothing."`
+	OnMissing   string  `json:"on_missing" jsonschema:"enum=undecided,enum=single" jsonschema_description:"What the score of the one model decides where only a text or only a clip is given: nothing, or as much as that model alone."`
+	TextWeight  float64 `json:"text_weight" jsonschema:"minimum=0,maximum=1" jsonschema_description:"Share of the text's score in the late score."`
+	VideoWeight float64 `json:"video_weight" jsonschema:"minimum=0,maximum=1" jsonschema_description:"Share of the clip's score in the late score. The two shares are 1 together."`
+	Model       string  `json:"model" jsonschema_description:"Served name of the fusion. Its threshold and positive_label hold for the late score too."`
+	TextModel   string  `json:"text_model" jsonschema_description:"Served name of the model for texts."`
+	VideoModel  string  `json:"video_model" jsonschema_description:"Served name of the model for clips."`
 }
 
 // MLflow says how the registry is reached and read.
@@ -109,6 +121,7 @@ func defaults(env func(string) string) *Config {
 		DrainTimeout: Duration(20 * time.Second),
 		Limits:       Limits{TextBytes: 64 << 10, MessageBytes: 4 << 20, IDBytes: 256, BatchItems: 256, BatchConcurrency: 32, StreamWindow: 64, Streams: 1024},
 		Log:          Log{Level: "info", Format: "auto"},
+		Fusion:       Fusion{Fallback: "late_score", OnMissing: "undecided", TextWeight: 0.3, VideoWeight: 0.7, Model: "fusion", TextModel: "text", VideoModel: "video"},
 		MLflow: MLflow{Enabled: true, Pointer: "both", Alias: "production", Stage: "Production",
 			Metrics: []string{"eval_f1", "f1"}, Timeout: Duration(30 * time.Second)},
 		Models: map[string]*Model{

@@ -168,6 +168,10 @@ func TestMistakes(t *testing.T) {
 		"one port for both":       {from(map[string]string{"http_addr": "127.0.0.1:8001"}, ""), []string{"same as grpc_addr"}},
 		"half of TLS":             {from(map[string]string{"tls.cert": "x"}, ""), []string{"--tls-cert: tls.cert: needs its private key"}},
 		"a database as registry":  {from(nil, "", "MLFLOW_TRACKING_URI=sqlite:///x.db"), []string{"MLFLOW_TRACKING_URI", "mlflow server"}},
+		"weights of 1.1":          {from(nil, "fusion: {text_weight: 0.4}\n"), []string{"fusion.video_weight: 0.7 and fusion.text_weight, 0.4, are 1.1 together"}},
+		"a weight below 0":        {from(nil, "fusion: {text_weight: -0.5, video_weight: 1.5}\n"), []string{"fusion.text_weight: -0.5 is not from 0 to 1"}},
+		"a fusion of itself":      {from(nil, "fusion: {video_model: text}\n"), []string{"fusion.model", "must be three models"}},
+		"no such fallback":        {from(nil, "fusion: {fallback: late}\n"), []string{"fusion.fallback", "late_score, none"}},
 		"two mistakes":            {from(map[string]string{"keep_versions": "0", "threads": "-1"}, ""), []string{"--keep-versions", "--threads"}},
 	} {
 		t.Run(name, func(t *testing.T) {

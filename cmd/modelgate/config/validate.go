@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net"
 	"net/url"
 	"path/filepath"
@@ -19,6 +20,7 @@ func (l *Loaded) validate() error {
 	l.validateAddresses(bad)
 	l.validateFiles(bad)
 	l.validateNumbers(bad)
+	l.validateFusion(bad)
 	l.validateMLflow(bad)
 	for _, name := range slices.Sorted(maps.Keys(l.Models)) {
 		l.validateModel(name, l.Models[name], bad)
@@ -95,6 +97,28 @@ func (l *Loaded) validateNumbers(bad complain) {
 	}
 	if l.DrainTimeout <= 0 {
 		bad("drain_timeout", "must be more than 0")
+	}
+}
+
+func (l *Loaded) validateFusion(bad complain) {
+	const slack = 1e-9
+	f := l.Fusion
+	if f.Fallback == "none" {
+		return
+	}
+	for _, w := range []struct {
+		path  string
+		value float64
+	}{{"fusion.text_weight", f.TextWeight}, {"fusion.video_weight", f.VideoWeight}} {
+		if !(w.value >= 0 && w.value <= 1) {
+			bad(w.path, "%v is not from 0 to 1", w.value)
+		}
+	}
+	if sum := f.TextWeight + f.VideoWeight; math.Abs(sum-1) > slack {
+		bad("fusion.video_weight", "%v and fusion.text_weight, %v, are %v together; they must be 1", f.VideoWeight, f.TextWeight, sum)
+	}
+	if f.Model == f.TextModel || f.Model == f.VideoModel || f.TextModel == f.VideoModel {
+		bad("fusion.model", "%q, fusion.text_model, %q, and fusion.video_model, %q, must be three models", f.Model, f.TextModel, f.VideoModel)
 	}
 }
 
