@@ -20,6 +20,7 @@ const (
 
 // A bundle is a model's folder, read but for graph and tokenizer.
 type bundle struct {
+	dir        string
 	graph      string // path of the graph
 	home       string // folder of tokenizer.json and the files that belong to it
 	configHome string // folder of config.json; mostly the same
@@ -36,7 +37,7 @@ func openBundle(dir string) (*bundle, error) {
 	if !st.IsDir() {
 		return nil, errors.New("it is not a folder: name the folder that holds model.onnx")
 	}
-	b := &bundle{}
+	b := &bundle{dir: dir}
 	if b.graph, err = findGraph(dir); err != nil {
 		return nil, err
 	}

@@ -132,6 +132,8 @@ type Options struct {
 
 	// Observed is called, if set, when a run starts, with its number of inputs and how long each waited. It must not block.
 	Observed func(inputs int, waits []time.Duration)
+
+	Contract string // what the registry says that the model is like, as JSON; Check compares it. Empty: nothing
 }
 
 // Info describes an open model.

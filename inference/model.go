@@ -49,7 +49,8 @@ type Model struct {
 	alone    atomic.Bool // rows never share a run: WarmUp has seen that their scores depend on their company
 	serial   atomic.Int64
 	pads     atomic.Bool // rows of nearly one length may share a run: WarmUp has seen that padding changes nothing
-	path     string
+	bundle   *bundle
+	options  Options // as Open got them
 }
 
 // A row is what a run gives for one input.
@@ -126,7 +127,7 @@ func newGraph(b *bundle, session engine.Session, o Options) (graph, error) {
 }
 
 func newModel(ctx context.Context, b *bundle, g graph, session engine.Session, o Options) (*Model, error) {
-	m := &Model{graph: g, session: session, positive: -1, maxBatch: o.MaxBatch, path: b.graph}
+	m := &Model{graph: g, session: session, positive: -1, maxBatch: o.MaxBatch, bundle: b, options: o}
 	if m.maxBatch == 0 {
 		m.maxBatch = 8
 	}
@@ -213,9 +214,13 @@ func (m *Model) run(ctx context.Context, examples []Example) ([][]float64, error
 }
 
 // Predict computes the prediction for in. Its errors wrap ErrInput, ErrFull or ErrClosed, or are ctx's, or the model is at fault.
-func (m *Model) Predict(ctx context.Context, in Input) (p Prediction, err error) {
+func (m *Model) Predict(ctx context.Context, in Input) (Prediction, error) {
+	return m.predict(ctx, m.graph, in)
+}
+
+func (m *Model) predict(ctx context.Context, enc Encoder, in Input) (p Prediction, err error) {
 	began := time.Now()
-	ex, err := m.graph.Encode(ctx, in)
+	ex, err := enc.Encode(ctx, in)
 	if errors.Is(err, hf.ErrClosed) {
 		return Prediction{}, ErrClosed
 	}
@@ -275,7 +280,7 @@ func (m *Model) prediction(scores []float64) Prediction {
 // Info describes the model.
 func (m *Model) Info() Info {
 	i := m.graph.info()
-	i.Graph, i.Labels = m.path, slices.Clone(m.labels)
+	i.Graph, i.Labels = m.bundle.graph, slices.Clone(m.labels)
 	if m.positive >= 0 {
 		i.PositiveLabel, i.Threshold = m.labels[m.positive], m.limit
 	}

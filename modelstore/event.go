@@ -36,7 +36,8 @@ const (
 	PhaseVerify      Phase = "verify"       // manifest, sizes, digests, fsync, rename
 	PhaseRetire      Phase = "retire"       // wait for the standby to close, so that no third version is in memory
 	PhaseLoad        Phase = "load"         // open the bundle
-	PhaseWarmUp      Phase = "warm_up"      // run it on the shapes of traffic, check the answers
+	PhaseWarmUp      Phase = "warm_up"      // run it on the shapes of traffic
+	PhaseCheck       Phase = "check"        // hold it against what its publisher promised
 	PhasePublishWait Phase = "publish_wait" // wait for the write lock
 	PhasePublishHeld Phase = "publish_held" // the write lock is held
 	PhaseDrain       Phase = "drain"        // from retirement to closed

@@ -7,11 +7,13 @@ import (
 
 // A Cache keeps bundles on disk, so that a restart or a rollback needs no registry. modelstore/disk has the real one.
 type Cache interface {
-	// Lookup finds a complete version that was added before and checks its files against their digests.
+	// Lookup finds a complete version that was added before and checks its files against their digests. One whose content isn't
+	// v.Declared isn't there.
 	// ok is false if it isn't there or is damaged; a damaged one is removed.
 	Lookup(ctx context.Context, v Version) (b Bundle, ok bool, err error)
 	// Add has fetch write v's files into a private folder, verifies them (manifest, sizes, digests), makes them durable and
-	// only then visible, by rename. A version that is there already isn't fetched. A content that can't be right is ErrPermanent.
+	// only then visible, by rename. A version that is there already isn't fetched. A content that can't be right, or isn't v.Declared,
+	// is ErrPermanent.
 	// timing, if not nil, is told how long each phase took ("fetch", "verify").
 	Add(ctx context.Context, v Version, fetch func(ctx context.Context, dir string) error, timing func(phase string, d time.Duration)) (Bundle, error)
 	// Prune removes all but the newest kept versions of a model; those in use, here or by another gateway, and those in keep stay.
@@ -68,7 +70,7 @@ type Entry struct {
 	Code      string             `json:"code"`              // why, as a stable word: "below_threshold"
 	Reason    string             `json:"reason"`            // why, as a sentence
 	Actor     string             `json:"actor"`             // "policy", "operator", "restart"
-	Seconds   map[string]float64 `json:"seconds,omitempty"` // by phase: fetch, verify, retire, load, warm_up, publish_wait, publish_held
+	Seconds   map[string]float64 `json:"seconds,omitempty"` // by phase: fetch, verify, retire, load, warm_up, check, publish_wait, publish_held
 }
 
 // An Outcome says what became of a candidate.

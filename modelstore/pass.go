@@ -114,7 +114,7 @@ func (u *Updater) bring(ctx context.Context, m *model, v Version, how bringing) 
 	return nil
 }
 
-// fetchAndSwap is the straight line of a version: cache or registry, digest, load, warm-up, state on disk, publication.
+// fetchAndSwap is the straight line of a version: cache or registry, digest, load, warm-up, check, state on disk, publication.
 func (u *Updater) fetchAndSwap(ctx context.Context, m *model, v Version, how bringing, t Timings) (digest string, err error) {
 	b, err := u.bundle(ctx, m, v, t)
 	if err != nil {

@@ -27,6 +27,7 @@ type lab struct {
 	mu         sync.Mutex
 	loadErr    error
 	warmUpErr  error
+	checkErr   error
 	beforeLoad func(modelstore.Version)
 
 	checkDir func(v modelstore.Version, dir string) error // says if dir isn't v's
@@ -74,10 +75,22 @@ func (l *lab) fail(load, warmUp error) {
 	l.loadErr, l.warmUpErr = load, warmUp
 }
 
+func (l *lab) failCheck(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.checkErr = err
+}
+
 func (w *weights) WarmUp(context.Context) error {
 	w.lab.mu.Lock()
 	defer w.lab.mu.Unlock()
 	return w.lab.warmUpErr
+}
+
+func (w *weights) Check(context.Context) error {
+	w.lab.mu.Lock()
+	defer w.lab.mu.Unlock()
+	return w.lab.checkErr
 }
 
 func (w *weights) Close() error {
@@ -231,10 +244,12 @@ func TestCandidateThatFailsChangesNothing(t *testing.T) {
 	cases := []struct {
 		name         string
 		load, warmUp error
+		check        error
 		commit       error
 	}{
 		{name: "load", load: boom},
 		{name: "warm-up", warmUp: boom},
+		{name: "check", check: boom},
 		{name: "commit", commit: boom},
 	}
 	for _, c := range cases {
@@ -242,6 +257,7 @@ func TestCandidateThatFailsChangesNothing(t *testing.T) {
 			s, l := newStore(t, time.Hour)
 			swap(t, s, l.bundle("text", 1))
 			l.fail(c.load, c.warmUp)
+			l.failCheck(c.check)
 			_, err := s.Swap(t.Context(), l.bundle("text", 2), func() error { return c.commit })
 			if !errors.Is(err, boom) {
 				t.Fatalf("Swap: %v, want boom", err)
@@ -453,7 +469,7 @@ func TestPhasesAreTold(t *testing.T) {
 	}
 	for _, v := range []int{1, 2} {
 		for _, p := range []modelstore.Phase{modelstore.PhaseRetire, modelstore.PhaseLoad, modelstore.PhaseWarmUp,
-			modelstore.PhasePublishWait, modelstore.PhasePublishHeld, modelstore.PhaseDrain} {
+			modelstore.PhaseCheck, modelstore.PhasePublishWait, modelstore.PhasePublishHeld, modelstore.PhaseDrain} {
 			if n := seen[fmt.Sprintf("%d %s", v, p)]; n != 1 {
 				t.Errorf("phase %s of version %d was told %d times, want once", p, v, n)
 			}

@@ -24,6 +24,10 @@ type Version struct {
 	Pointer    string    `json:"pointer"`          // what chose it: "alias:production", "stage:Production", "newest"; empty when listed
 	F1         F1        `json:"f1"`               // the metric that the policy judges
 	Digest     string    `json:"digest,omitempty"` // sha256 over the bundle's sorted entries, once fetched
+
+	// What the publisher has the registry say of the version. Nobody has checked it; empty where it says nothing.
+	Declared string `json:"declared,omitempty"` // the digest that its files are to have
+	Contract string `json:"contract,omitempty"` // what the model is to be like, for whoever loads it
 }
 
 // IsZero reports whether v is "no version".

@@ -13,6 +13,7 @@ import (
 type instant struct{}
 
 func (instant) WarmUp(context.Context) error { return nil }
+func (instant) Check(context.Context) error  { return nil }
 func (instant) Close() error                 { return nil }
 
 func loadInstant(context.Context, modelstore.Version, string) (instant, error) { return instant{}, nil }

@@ -19,7 +19,8 @@ import (
 // A fetch that fails, or is cut off by a crash, leaves its files for the next attempt, which finds them in its folder; after a
 // restart of the machine they are dropped, since they may have lost content. Of gateways that add the same version at once one
 // fetches and the others wait for it, as long as ctx allows. Errors about the artifact itself are permanent (modelstore.ErrPermanent)
-// and remove what was fetched: so is content that differs from v.Digest, if that is known from earlier. A full disk is not permanent.
+// and remove what was fetched: so is content that differs from v.Digest, if that is known from earlier, or from v.Declared. A full disk
+// is not permanent.
 func (c *Cache) Add(ctx context.Context, v modelstore.Version, fetch func(ctx context.Context, dir string) error,
 	timing func(phase string, d time.Duration),
 ) (_ modelstore.Bundle, err error) {
@@ -75,6 +76,10 @@ func (c *Cache) fetchAndPublish(ctx context.Context, v modelstore.Version, fetch
 	if v.Digest != "" && v.Digest != digest {
 		return modelstore.Bundle{}, violation("its content has changed since it was served: the digest is %s and was %s; "+
 			"versions are immutable, so register the new content as a new version", digest, v.Digest)
+	}
+	if v.Declared != "" && v.Declared != digest {
+		return modelstore.Bundle{}, violation("its files aren't those that were published: their digest is %s, the registry says %.80q; "+
+			"publish it again as a new version", digest, v.Declared)
 	}
 	if err := c.seal(partial, files); err != nil {
 		return modelstore.Bundle{}, fmt.Errorf("make durable: %w", err)

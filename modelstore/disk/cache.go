@@ -104,13 +104,13 @@ func (c *Cache) bundle(digest string) string     { return c.path("bundles", dige
 func (c *Cache) bundleLock(digest string) string { return c.path("locks", digest+".lock") }
 
 // Lookup finds a version that was added before and checks each of its files. A version that is known with another digest than
-// v.Digest isn't found. If it is damaged, ok is false, and the bundle is removed unless somebody uses it.
+// v.Digest or v.Declared isn't found. If it is damaged, ok is false, and the bundle is removed unless somebody uses it.
 func (c *Cache) Lookup(ctx context.Context, v modelstore.Version) (b modelstore.Bundle, ok bool, err error) {
 	if v.IsZero() {
 		return modelstore.Bundle{}, false, nil
 	}
 	r, ok, err := c.readRecord(keyOf(v))
-	if err != nil || !ok || (v.Digest != "" && v.Digest != r.Digest) {
+	if err != nil || !ok || (v.Digest != "" && v.Digest != r.Digest) || (v.Declared != "" && v.Declared != r.Digest) {
 		return modelstore.Bundle{}, false, wrap(err, "look up %v", v)
 	}
 	lock, err := waitShared(ctx, c.bundleLock(r.Digest))

@@ -1,0 +1,65 @@
+package inference
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"modelgate/inference/text"
+)
+
+// Checked says what Examine found.
+type Checked struct {
+	Contract bool    // the publisher made promises, and they hold
+	Examples int     // golden answers that came out again; 0: the bundle holds none
+	Largest  float64 // difference of any score from a golden answer
+}
+
+// Check is Examine for those who need no details.
+func (m *Model) Check(ctx context.Context) error {
+	_, err := m.Examine(ctx)
+	return err
+}
+
+// Examine says whether the model is what was published: whether it keeps its contract, and whether the golden answers of its bundle
+// come out on this machine. It is called after WarmUp. Its errors wrap ErrBundle where the model is at fault.
+//
+// What the gateway is configured to do with texts, labels and thresholds is left out: the publisher couldn't know.
+func (m *Model) Examine(ctx context.Context) (Checked, error) {
+	c, err := m.examine(ctx)
+	if err != nil {
+		return Checked{}, bundleError(ctx, err)
+	}
+	return c, nil
+}
+
+func (m *Model) examine(ctx context.Context) (c Checked, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: it panicked: %v", ErrBundle, p)
+		}
+	}()
+	g, done, err := m.asPublished()
+	if err != nil {
+		return c, fmt.Errorf("open it with the bundle's own settings: %w", err)
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	if c.Contract, err = m.keepsContracts(g.info()); err != nil {
+		return c, err
+	}
+	c.Examples, c.Largest, err = m.compareGolden(ctx, g)
+	return c, err
+}
+
+// asPublished is the graph as the bundle alone has it. done ends its use.
+func (m *Model) asPublished() (g graph, done func() error, err error) {
+	o := m.options
+	o.MaxLength, o.SpecialAsText, o.MaxTextBytes = 0, false, max(o.MaxTextBytes, text.DefaultMaxBytes)
+	if m.options.MaxLength == 0 && !m.options.SpecialAsText && (m.options.MaxTextBytes == 0 || m.options.MaxTextBytes == o.MaxTextBytes) {
+		return m.graph, func() error { return nil }, nil
+	}
+	if g, err = newGraph(m.bundle, m.session, o); err != nil {
+		return nil, nil, err
+	}
+	return g, g.Close, nil
+}
