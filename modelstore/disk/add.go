@@ -78,7 +78,7 @@ func (c *Cache) fetchAndPublish(ctx context.Context, v modelstore.Version, fetch
 			"versions are immutable, so register the new content as a new version", digest, v.Digest)
 	}
 	if v.Declared != "" && v.Declared != digest {
-		return modelstore.Bundle{}, violation("its files aren't those that were published: their digest is %s, the registry says %.80q; "+
+		return modelstore.Bundle{}, violation("its files aren't those that were published: their digest is %s, the registry says %.100q; "+
 			"publish it again as a new version", digest, v.Declared)
 	}
 	if err := c.seal(partial, files); err != nil {

@@ -270,6 +270,31 @@ func TestContentThatChangedUnderAVersionIsRefused(t *testing.T) {
 	}
 }
 
+// What the registry declares is what is served, or nothing is.
+func TestContentThatIsNotWhatWasPublishedIsRefused(t *testing.T) {
+	c := openCache(t, t.TempDir(), disk.CacheOptions{})
+	v := version(1)
+	for _, declared := range []string{tree{"model.onnx": "as published"}.digest(), "(the tag is there twice)", strings.Repeat("x", 10_000)} {
+		v.Declared = declared
+		_, err := c.Add(t.Context(), v, small.fetch, nil)
+		if !errors.Is(err, modelstore.ErrPermanent) || !strings.Contains(err.Error(), declared[:20]) || !strings.Contains(err.Error(), small.digest()) || len(err.Error()) > 600 {
+			t.Errorf("error %v, want a permanent one with both digests", err)
+		}
+	}
+	v.Declared = small.digest()
+	if b := add(t, c, v, small); b.Version.Declared != v.Declared {
+		t.Errorf("%+v", b.Version)
+	}
+	if !found(t, c, v) || !found(t, c, version(1)) {
+		t.Error("not found, with the content that was published")
+	}
+	// A version that was fetched before somebody changed the tag isn't served from the cache either.
+	v.Declared = tree{"model.onnx": "as published"}.digest()
+	if found(t, c, v) {
+		t.Error("found, with content other than what is declared now")
+	}
+}
+
 func TestLookupDetectsDamage(t *testing.T) {
 	for name, damage := range map[string]func(files string) error{
 		"one byte differs": func(d string) error { return overwrite(filepath.Join(d, "model.onnx"), "grapH") },

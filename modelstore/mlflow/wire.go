@@ -36,6 +36,7 @@ type modelVersion struct {
 	Run     string `json:"run_id"`
 	Status  string `json:"status"`
 	Message string `json:"status_message"`
+	Tags    []tag  `json:"tags"`
 }
 
 type run struct {
@@ -131,6 +132,7 @@ func (mv modelVersion) version(model, name string) (modelstore.Version, error) {
 	return modelstore.Version{
 		Model: model, Number: int64(mv.Version), Registered: name,
 		Created: time.UnixMilli(int64(mv.Created)).UTC(), Source: mv.Source, Run: mv.Run,
+		Declared: mv.declared(), Contract: mv.contract(),
 	}, nil
 }
 
