@@ -39,6 +39,11 @@ test-torch: build python ffmpeg ## Exports real architectures with PyTorch and c
 	@tools/setup-pyclient.sh torch
 	@.cache/pyclient-torch-venv/bin/python -m pytest -q -p no:cacheprovider --show-capture=no clients/python/tests/torch_export.py
 
+.PHONY: references
+references: ## Makes anew what inference/testdata/pytorch holds: real architectures, exported, and what PyTorch says (fetches 6 GB)
+	@tools/setup-pyclient.sh torch
+	@.cache/pyclient-torch-venv/bin/python tools/parity/pytorch.py
+
 .PHONY: kills
 kills: tools tokenizers onnxruntime ## Kills the program 50 times at any moment of a download or swap (make test: 12 times)
 	MODELGATE_KILLS=50 go test -race -count 1 -timeout 15m -run 'Kill' ./cmd/modelgate ./modelstore/disk

@@ -58,9 +58,9 @@ class Gateway:
     def serving(self, model: str = "text") -> dict:
         return self.get(f"/v1/models/{model}").get("model", {}).get("active") or {}
 
-    def wait_for(self, version: str, model: str = "text") -> dict:
+    def wait_for(self, version: str, model: str = "text", seconds: float = 60) -> dict:
         """Waits until a version serves, and returns what is known of it."""
-        return self.wait(f"{model} {version}", lambda: (v := self.serving(model)).get("version") == version and v)
+        return self.wait(f"{model} {version}", lambda: (v := self.serving(model)).get("version") == version and v, seconds)
 
 
 @contextlib.contextmanager

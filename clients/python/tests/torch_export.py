@@ -1,18 +1,20 @@
 """Exports real architectures with small random weights and compares them with PyTorch. `make test-torch` runs it; CI has no torch."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from gateway import gateway
+from gateway import ROOT, gateway
 from modelgate import publish
 from modelgate.publish import bundle, export, golden
 from registry import mlflow_server
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-TOKENIZER = Path(__file__).resolve().parents[3] / "examples/models/text/1"
+TOKENIZER = ROOT / "examples/models/text/1"
 LABELS = {0: "safe", 1: "harmful"}
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 NAMED = {"id2label": LABELS, "label2id": {"safe": 0, "harmful": 1}}
@@ -103,14 +105,53 @@ def test_fusion(tmp_path: Path) -> None:
     assert model.kind == "fusion" and golden.write(model, golden.inputs(model, None), 1e-4) == 3
 
 
-def test_a_checkpoint_is_published_and_served(tmp_path: Path) -> None:
+def test_pytorch_says_what_is_committed() -> None:
+    """Networks that are made anew give the scores that the gateway is held against without torch."""
+    done = subprocess.run([sys.executable, ROOT / "tools/parity/pytorch.py", "--check"], capture_output=True, text=True, check=False)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr[-4000:]
+
+
+@pytest.mark.parametrize("name", ["VideoMAE", "Vivit", "Timesformer"])
+def test_golden_tensors_are_the_processors(name: str, tmp_path: Path) -> None:
+    reader = getattr(transformers, f"{name}VideoProcessor")(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32})
+    reader.save_pretrained(tmp_path)
+    frames = golden.Frames(tmp_path, {"num_frames": 4}, [None, 4, 3, 32, 32])
+    clip = frames.made_up(7)
+    want = reader(torch.from_numpy(clip).permute(0, 3, 1, 2), return_tensors="pt")["pixel_values"].numpy()
+    assert abs(frames.tensor(clip) - want).max() < 1e-6
+
+
+@pytest.mark.parametrize(("limit", "files"), [(50_000, {"model.onnx", "model.onnx.data"}), (10**9, {"model.onnx"})])
+def test_large_weights_lie_beside_the_graph(limit: int, files: set[str], tmp_path: Path) -> None:
     checkpoint = text_checkpoint(tmp_path / "checkpoint", *text_config("xlm-roberta"))
-    with mlflow_server(tmp_path, "venv", "python") as server:
+    said = export.checkpoint(checkpoint, tmp_path / "bundle", None, external_above=limit)
+    assert {path.name for path in (tmp_path / "bundle").glob("model.onnx*")} == files and said["torch_difference"] < 1e-4
+
+
+def served_as_trained(checkpoint: Path, folder: Path) -> publish.Published:
+    """Publishes a checkpoint of a text model and holds what the gateway says of a text against PyTorch."""
+    with mlflow_server(folder, "venv", "python") as server:
         done = publish.log_text_model(checkpoint, {"eval_f1": 0.8}, promote=True, positive_label="harmful", tracking_uri=server)
-        with gateway(tmp_path, "--mlflow-tracking-uri", server) as g:
-            assert g.wait_for("1")["digest"] == done.digest
+        with gateway(folder, "--mlflow-tracking-uri", server) as g:
+            assert g.wait_for("1", seconds=300)["digest"] == done.digest
             text = "Video này hay quá, cảm ơn bạn đã chia sẻ"
             network = transformers.AutoModelForSequenceClassification.from_pretrained(checkpoint)
             encoded = transformers.AutoTokenizer.from_pretrained(checkpoint)(text, return_tensors="pt", return_token_type_ids=False)
             want = torch.softmax(network(**encoded).logits, -1)[0, 1].item()
             assert abs(g.get("/v1/models/text:predict", {"text": text})["score"] - want) < 1e-4
+        got = publish.download_model(target=folder / "got", tracking_uri=server)
+        assert bundle.verify(got) == done.digest
+    return done
+
+
+def test_a_checkpoint_is_published_and_served(tmp_path: Path) -> None:
+    served_as_trained(text_checkpoint(tmp_path / "checkpoint", *text_config("xlm-roberta")), tmp_path)
+
+
+def test_more_than_two_gib_are_published_and_served(tmp_path: Path) -> None:
+    """Most of it is the table of a vocabulary, as in XLM-R: nearly nothing to compute."""
+    sizes = {"hidden_size": 1024, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.XLMRobertaConfig(vocab_size=600_000, max_position_embeddings=140, type_vocab_size=1, **sizes, **NAMED)
+    served_as_trained(text_checkpoint(tmp_path / "checkpoint", config, "XLMRobertaForSequenceClassification"), tmp_path)
+    assert (tmp_path / "got/model.onnx.data").stat().st_size > 2**31

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import onnx
 
 from modelgate.publish import golden
 from modelgate.publish.bundle import BundleError, write_json
 
 _OPSET = 18
 _TOLERANCE = 1e-4
-# Protobuf holds no more in one file.
-_EXTERNAL_FROM = 2_000_000_000
+# Bytes of weights that go into model.onnx itself. Protobuf holds 2 GiB in one file; the rest is left for the graph.
+EXTERNAL_ABOVE = 2_000_000_000
+_FUSION_NAMES = ("text_input_ids", "text_attention_mask", "video_pixel_values")
 _PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
 
 
-def checkpoint(source: Path, folder: Path, kind: str | None) -> dict[str, Any]:
-    """Exports a checkpoint of a sequence or a video classifier into folder, and returns what there is to record about it."""
+def checkpoint(source: Path, folder: Path, kind: str | None, external_above: int = EXTERNAL_ABOVE) -> dict[str, Any]:
+    """Exports a checkpoint of a sequence or a video classifier into folder, and returns what there is to record about it.
+
+    Weights of more than external_above bytes go into model.onnx.data beside model.onnx.
+    """
     try:
         import torch
         import transformers
@@ -40,15 +47,25 @@ def checkpoint(source: Path, folder: Path, kind: str | None) -> dict[str, Any]:
     network.config.save_pretrained(folder)
     feed = _text_feed(torch, network) if kind == "text" else _video_feed(torch, network.config)
     names = list(feed)
-    _export(torch, network, names, feed, _shapes(torch, names), folder)
+    _export(torch, network, names, feed, folder, external_above)
     return _check(torch, network, folder) | {"torch": torch.__version__, "transformers": transformers.__version__}
 
 
-def fusion(network: Any, text: Path, video: Path, labels: Mapping[int, str], folder: Path, frames: int, length: int = 32) -> Path:
+def fusion(
+    network: Any,
+    text: Path,
+    video: Path,
+    labels: Mapping[int, str],
+    folder: Path,
+    frames: int,
+    length: int = 32,
+    external_above: int = EXTERNAL_ABOVE,
+) -> Path:
     """Exports a fusion network as a bundle for log_fusion_model, checked against PyTorch.
 
-    network is a torch module whose forward takes text_input_ids, text_attention_mask and video_pixel_values and returns logits, or an
-    object with logits. text and video are the folders of its tokenizer and of its image processor.
+    network is a torch module whose forward takes input_ids, attention_mask and pixel_values, or text_input_ids, text_attention_mask and
+    video_pixel_values, and returns logits, or an object with logits. text and video are the folders of its tokenizer and of its image
+    processor.
     """
     import torch
     import transformers
@@ -60,15 +77,20 @@ def fusion(network: Any, text: Path, video: Path, labels: Mapping[int, str], fol
     write_json(folder / "config.json", config)
     processor = golden.Frames(folder, config, [None, frames, 3, None, None])
     ids = torch.ones(2, length, dtype=torch.int64) * 5
-    feed = {
-        "text_input_ids": ids,
-        "text_attention_mask": torch.ones_like(ids),
-        "video_pixel_values": torch.rand(2, frames, 3, *processor.crop),
-    }
-    names = list(feed)
-    _export(torch, network, names, feed, _shapes(torch, names), folder)
+    plain = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": torch.rand(2, frames, 3, *processor.crop)}
+    feed = _named_as(network, plain)
+    _export(torch, network, list(feed), feed, folder, external_above)
     _check(torch, network, folder)
     return folder
+
+
+def _named_as(network: Any, plain: dict[str, Any]) -> dict[str, Any]:
+    """The inputs of a fusion as the network's forward calls them."""
+    takes = inspect.signature(network.forward).parameters
+    for names in (_FUSION_NAMES, tuple(plain)):
+        if all(name in takes for name in names):
+            return dict(zip(names, plain.values(), strict=True))
+    raise BundleError(f"forward takes {list(takes)}: a fusion takes {', '.join(_FUSION_NAMES)}, or the same without text_ and video_")
 
 
 def _copy_processor(source: Path, folder: Path) -> None:
@@ -99,7 +121,7 @@ def _shapes(torch: Any, names: list[str]) -> dict[str, Any]:
     return {name: {0: batch} if name.endswith("pixel_values") else {0: batch, 1: length} for name in names}
 
 
-def _export(torch: Any, network: Any, names: list[str], feed: dict[str, Any], shapes: dict[str, Any], folder: Path) -> None:
+def _export(torch: Any, network: Any, names: list[str], feed: dict[str, Any], folder: Path, external_above: int) -> None:
     class Logits(torch.nn.Module):
         """The network with its inputs in order and its logits alone."""
 
@@ -112,7 +134,6 @@ def _export(torch: Any, network: Any, names: list[str], feed: dict[str, Any], sh
             return getattr(out, "logits", out)
 
     network.eval()
-    size = sum(p.numel() * p.element_size() for p in network.parameters())
     with torch.no_grad():
         torch.onnx.export(
             Logits().eval(),
@@ -123,10 +144,42 @@ def _export(torch: Any, network: Any, names: list[str], feed: dict[str, Any], sh
             output_names=["logits"],
             dynamo=True,
             opset_version=_OPSET,
-            dynamic_shapes={"inputs": shapes},
-            external_data=size > _EXTERNAL_FROM,
+            dynamic_shapes={"inputs": _shapes(torch, names)},
+            external_data=True,
             verbose=False,
         )
+    finish(folder / "model.onnx", external_above)
+
+
+def finish(graph: Path, external_above: int = EXTERNAL_ABOVE) -> None:
+    """Completes a graph whose weights lie beside it, in <graph>.data: they move into it, unless they have more than external_above bytes.
+
+    What the exporter noted about this machine, paths and lines of source code at every node, is left out.
+    """
+    data = graph.with_name(graph.name + ".data")
+    inside = data.is_file() and data.stat().st_size <= external_above
+    model = onnx.load(graph, load_external_data=inside)
+    for part in _parts(model):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    graph.write_bytes(model.SerializeToString(deterministic=True))
+    if inside:
+        data.unlink()
+
+
+def _parts(model: onnx.ModelProto) -> Iterator[Any]:
+    """Everything in a model that has notes."""
+    yield model
+    bodies: list[Any] = [model.graph, *model.functions]
+    while bodies:
+        body = bodies.pop()
+        yield body
+        yield from body.node
+        yield from body.value_info
+        if isinstance(body, onnx.GraphProto):
+            yield from (*body.input, *body.output, *body.initializer)
+        for attribute in (a for node in body.node for a in node.attribute):
+            bodies += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
 
 
 def _check(torch: Any, network: Any, folder: Path) -> dict[str, Any]:

@@ -167,17 +167,13 @@ class Frames:
         self.crop = crop or self.size
         if any(c > s for c, s in zip(self.crop, self.size, strict=True)):
             raise BundleError(f"{folder}: crop_size {self.crop} is larger than size {self.size}")
-        scale = np.float32(p.get("rescale_factor", 1 / 255) if p.get("do_rescale", True) else 1)
-        normalized = p.get("do_normalize", True)
-        mean, std = (np.array(p.get(k, [d] * 3) if normalized else [d] * 3, np.float32) for k, d in (("image_mean", 0), ("image_std", 1)))
-        self._mean, self._std = (mean / scale).astype(np.float32), (std / scale).astype(np.float32)
+        self._values = _values(p)
 
     def tensor(self, frames: np.ndarray) -> np.ndarray:
         """(1, frames, 3, height, width), or (1, 3, frames, height, width)."""
         (h, w), (ch, cw) = self.size, self.crop
         top, left = (h - ch) // 2, (w - cw) // 2
-        x = frames[:, top : top + ch, left : left + cw].astype(np.float32)
-        x = ((x - self._mean) / self._std).transpose(0, 3, 1, 2)
+        x = self._values[frames[:, top : top + ch, left : left + cw], np.arange(3)].transpose(0, 3, 1, 2)
         return np.ascontiguousarray((x.transpose(1, 0, 2, 3) if self.channels_first else x)[None])
 
     def made_up(self, seed: int) -> np.ndarray:
@@ -230,6 +226,24 @@ def difference(a: Model, b: Model, examples: Sequence[Input]) -> float:
     """The largest difference between two bundles in any score."""
     pairs = ((a.scores(e), b.scores(e)) for e in examples)
     return max(abs(x[label] - y[label]) for x, y in pairs for label in x)
+
+
+def _values(processor: dict[str, Any]) -> np.ndarray:
+    """What the processor makes of each value that a pixel can have, by channel: (256, 3)."""
+    x = np.arange(256, dtype=np.float32)[:, None]
+    mean, std = np.zeros(3, np.float32), np.ones(3, np.float32)
+    if processor.get("do_normalize", True):
+        mean, std = (np.array(processor.get(k, [d] * 3), np.float32) for k, d in (("image_mean", 0), ("image_std", 1)))
+    if processor.get("do_rescale", True):
+        kinds = (processor.get(k) or "" for k in ("video_processor_type", "image_processor_type", "feature_extractor_type"))
+        # ViViT's processor shifts pixels to -1 to 1 before it normalizes them, unless told not to.
+        offset = processor.get("offset", any(k.startswith("Vivit") for k in kinds))
+        factor = np.float32(processor.get("rescale_factor", 1 / 127.5 if offset else 1 / 255))
+        if offset:
+            x = x * factor - np.float32(1)
+        else:
+            mean, std = mean / factor, std / factor
+    return ((x - mean) / std).astype(np.float32)
 
 
 def _plain(name: str) -> str:
