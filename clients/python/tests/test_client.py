@@ -1,17 +1,17 @@
 """The client against a real gateway."""
 
 import itertools
+import pathlib
 import pickle
 import subprocess
 import time
-from pathlib import Path
 
 import grpc
 import pytest
 
 import modelgate
 from gateway import ROOT, Gateway, add_version, gateway
-from modelgate import Client, Decision, Request
+from modelgate import Client, Decision, Part, Path, Request, Timings, _proto
 from modelgate.results import prediction
 
 
@@ -19,6 +19,7 @@ def test_predict(client: Client) -> None:
     p = client.predict("worst customer service ever", id="a")
     assert (p.label, p.decision, p.positive_label) == ("negative", Decision.AT_OR_ABOVE_THRESHOLD, "negative")
     assert (p.model, p.version, p.id) == ("text", "1", "a")
+    assert (p.path, p.parts, p.reason, len(p.digest)) == (Path.TEXT, (), "", 64) and 0 < p.timings.compute < 10
     assert 0.5 <= p.score <= 1 and p.score == p.classes[0].score and abs(sum(c.score for c in p.classes) - 1) < 1e-6
     assert client.predict(text="thank you, lovely crew").decision is Decision.BELOW_THRESHOLD
     assert len(client.predict("fine", top_k=1).classes) == 1
@@ -85,7 +86,7 @@ def test_a_producer_that_fails_ends_the_stream_with_its_error(client: Client) ->
         results.extend(client.predict_stream(producer()))
 
 
-def test_a_stream_over_a_swap(tmp_path: Path) -> None:
+def test_a_stream_over_a_swap(tmp_path: pathlib.Path) -> None:
     add_version(tmp_path / "models", "1")
     with gateway(tmp_path, "--models", str(tmp_path / "models"), "--set", "update_interval=1s") as g, Client(g.grpc) as c:
         g.wait_for("1")
@@ -103,7 +104,7 @@ def test_a_stream_over_a_swap(tmp_path: Path) -> None:
     assert len(versions) == 1000 and versions[0] == "1" and versions[999] == "2"
 
 
-def test_the_token_is_sent(tmp_path: Path) -> None:
+def test_the_token_is_sent(tmp_path: pathlib.Path) -> None:
     token = tmp_path / "token"
     token.write_text("a-secret-of-the-test-0123456789\n")
     token.chmod(0o600)
@@ -124,7 +125,7 @@ def g_ready(c: Client) -> None:
         time.sleep(0.02)
 
 
-def test_tls(tmp_path: Path) -> None:
+def test_tls(tmp_path: pathlib.Path) -> None:
     make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
     make += " -addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem"
     subprocess.run(make.split(), cwd=tmp_path, check=True, capture_output=True)
@@ -150,20 +151,56 @@ def test_addresses_in_a_list_get_calls(served: Gateway) -> None:
         assert c.predict("x").version == "1"
 
 
+GOOD = {"label": "negative", "score": 0.25, "decision": 1, "threshold": 0.5, "model": "text", "version": "1"}
+PART = {"model": "text", "version": "3", "digest": "d", "label": "negative", "score": 0.25, "positive_label": "negative", "weight": 0.3}
+ANSWER = _proto.message("modelgate.v1.PredictResponse")
+
+
 @pytest.mark.parametrize(
-    "change", [{"score": float("nan")}, {"score": 1.5}, {"decision": 0}, {"decision": 9}, {"label": ""}, {"threshold": -1.0}]
+    "change",
+    [
+        {"score": float("nan")},
+        {"score": 1.5},
+        {"decision": 0},
+        {"decision": 9},
+        {"label": ""},
+        {"threshold": -1.0},
+        {"classes": [{"label": "negative", "score": float("inf")}]},
+        {"parts": [PART, PART | {"score": float("nan")}]},
+        {"parts": [PART | {"score": 1.01}]},
+        {"parts": [PART | {"weight": -0.1}]},
+        {"parts": [PART | {"label": ""}]},
+        {"parts": [PART | {"version": ""}]},
+        {"path": 4},
+    ],
+    ids=str,
 )
 def test_what_is_no_verdict_is_an_error(change: dict) -> None:
-    from modelgate import _proto
-
-    good = {"label": "negative", "score": 0.25, "decision": 1, "threshold": 0.5, "model": "text", "version": "1"}
-    answer = _proto.message("modelgate.v1.PredictResponse")
-    assert prediction(answer(**good)).score == 0.25
     with pytest.raises(modelgate.ServerFault, match="no verdict"):
-        prediction(answer(**good | change))
+        prediction(ANSWER(**GOOD | change))
 
 
-def test_the_descriptors_are_those_of_the_protos(tmp_path: Path) -> None:
+def test_an_answer_says_where_it_comes_from() -> None:
+    told = {"path": 4, "parts": [PART, PART | {"model": "video", "weight": 0.7}], "reason": "why", "digest": "d"}
+    p = prediction(ANSWER(**GOOD | told, timings={"decode_seconds": 0.1, "queue_seconds": 0.2, "compute_seconds": 0.3}))
+    assert (p.score, p.path, p.reason, p.digest, p.timings) == (0.25, Path.LATE_SCORE, "why", "d", Timings(0.1, 0.2, 0.3))
+    assert p.parts == (Part(**PART), Part(**PART | {"model": "video", "weight": 0.7}))
+
+
+@pytest.mark.parametrize("path", [0, 99])
+def test_a_path_of_another_release_is_unknown(path: int) -> None:
+    # As older and newer servers have it on the wire.
+    p = prediction(ANSWER.FromString(ANSWER(**GOOD, path=path).SerializeToString()))
+    assert (p.path, p.parts, p.score) == (Path.UNKNOWN, (), 0.25)
+
+
+def test_every_path_and_decision_of_the_api_has_a_name() -> None:
+    for ours, field in ((Path, "path"), (Decision, "decision")):
+        for value in ANSWER.DESCRIPTOR.fields_by_name[field].enum_type.values[1:]:
+            assert ours(value.number).name == value.name.removeprefix(f"{field.upper()}_")
+
+
+def test_the_descriptors_are_those_of_the_protos(tmp_path: pathlib.Path) -> None:
     fresh = tmp_path / "fresh.binpb"
     subprocess.run([ROOT / "clients/python/generate.sh", fresh], check=True)
     kept = ROOT / "clients/python/src/modelgate/_proto/modelgate.binpb"

@@ -11,7 +11,7 @@ from modelgate.errors import (
     ServerFault,
     Unavailable,
 )
-from modelgate.results import ClassScore, Decision, Prediction, Request, Result
+from modelgate.results import ClassScore, Decision, Part, Path, Prediction, Request, Result, Timings
 
 __all__ = [
     "TLS",
@@ -24,9 +24,12 @@ __all__ = [
     "ModelgateError",
     "NotAllowed",
     "Overloaded",
+    "Part",
+    "Path",
     "Prediction",
     "Request",
     "Result",
     "ServerFault",
+    "Timings",
     "Unavailable",
 ]

@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import collections
-import ipaddress
-import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
 
-from modelgate import _proto, errors, results
+from modelgate import _proto, channel, errors, results, upload
+from modelgate.channel import TLS
 from modelgate.results import Prediction, Request, Result, Video
 
 _BATCH = _proto.message("modelgate.v1.PredictBatchRequest")
 _STREAM = _proto.message("modelgate.v1.PredictStreamRequest")
 _GET_MODEL = _proto.message("modelgate.v1.GetModelRequest")
-
-
-@dataclass(frozen=True)
-class TLS:
-    """How TLS is spoken. Paths of PEM files; without ca the system's roots are trusted; cert and key are for mutual TLS."""
-
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-
-    def credentials(self) -> grpc.ChannelCredentials:
-        def read(path: str | None) -> bytes | None:
-            return Path(path).read_bytes() if path else None
-
-        return grpc.ssl_channel_credentials(read(self.ca), read(self.key), read(self.cert))
 
 
 class Client:
@@ -53,7 +35,7 @@ class Client:
         timeout: float = 10.0,
         max_attempts: int = 4,
         window: int = 64,
-        message_bytes: int = 16 << 20,
+        message_bytes: int = 4 << 20,
     ) -> None:
         """Doesn't wait for a connection: a server that isn't there shows in the first call.
 
@@ -61,20 +43,22 @@ class Client:
         insecure: allows plain text to other machines; to this machine it is allowed anyway.
         timeout: seconds for a call, all attempts together. Streams have their own.
         window: how many requests of one stream may be without an answer.
+        message_bytes: the server's limits.message_bytes. A clip that is too large for that is uploaded by predict.
         """
         if window < 1 or not 1 <= max_attempts <= 5 or timeout <= 0:
             raise ValueError("window must be positive, max_attempts from 1 to 5, timeout positive")
-        local = _is_local(target)
+        local = channel.is_local(target)
         if tls is None and not local and not insecure:
             raise ValueError(
                 f"{target} is not on this machine and there is no TLS: give tls=, or insecure=True to send everything as plain text"
             )
-        options = _options(max_attempts, message_bytes, local)
+        options = channel.options(max_attempts, message_bytes, local)
         if tls:
-            self._channel = grpc.secure_channel(_target(target), tls.credentials(), options)
+            self._channel = grpc.secure_channel(channel.address(target), tls.credentials(), options)
         else:
-            self._channel = grpc.insecure_channel(_target(target), options)
+            self._channel = grpc.insecure_channel(channel.address(target), options)
         self._target, self._timeout, self._window = target, timeout, window
+        self._attempts, self._message_bytes = max_attempts, message_bytes
         self._metadata = [("authorization", f"Bearer {token.strip()}")] if token else None
         self._predictions: Any = _proto.Stub(self._channel, _proto.PREDICTION_SERVICE)
         self._models: Any = _proto.Stub(self._channel, _proto.MODEL_SERVICE)
@@ -99,26 +83,45 @@ class Client:
         top_k: int = 0,
         timeout: float | None = None,
     ) -> Prediction:
-        """Scores one input with the version of the model that serves now."""
-        doing = self._doing(f"predict with {model}")
-        request = results.message(Request(text, video, id, top_k), model)
+        """Scores one input with the version of the model that serves now.
+
+        A clip that is too large for a message is uploaded in parts; one in a file is read as it is sent.
+        """
+        doing, within, request = self._doing(f"predict with {model}"), timeout or self._timeout, Request(text, video, id, top_k)
+        if clip := results.large_clip(request, model, self._message_bytes):
+            header = results.header(request, model)
+            answer = upload.send(
+                self._predictions.UploadPredict,
+                header,
+                clip,
+                timeout=within,
+                attempts=self._attempts,
+                metadata=self._metadata,
+                doing=doing,
+            )
+            return results.prediction(answer)
         try:
-            answer = self._predictions.Predict(request, timeout=timeout or self._timeout, metadata=self._metadata)
+            sent = results.message(request, model, self._message_bytes)
+            answer = self._predictions.Predict(sent, timeout=within, metadata=self._metadata)
         except grpc.RpcError as err:
             raise errors.of_call(err, doing) from err
         return results.prediction(answer)
 
+    def uploads(self, request: Request, *, model: str = "text") -> bool:
+        """Whether the clip of a request is too large for a message: predict uploads it, batches and streams don't take it."""
+        return results.large_clip(request, model, self._message_bytes) is not None
+
     def predict_batch(self, inputs: Sequence[Request | str], *, model: str = "text", timeout: float | None = None) -> list[Result]:
         """Scores several inputs. Results come in the order of the inputs; one that failed doesn't fail the others.
 
-        Servers take 256 by default. An error of the whole call is raised.
+        Servers take 256 by default, in one message. An error of the whole call is raised.
         """
         doing = self._doing(f"predict a batch with {model}")
         out: list[Result | None] = [None] * len(inputs)
         batch, places = _BATCH(model=model), []
         for i, request in enumerate(_requests(inputs)):
             try:
-                batch.requests.append(results.message(request, model))
+                batch.requests.append(results.message(request, model, self._message_bytes))
                 places.append(i)
             except errors.ModelgateError as err:
                 out[i] = Result(request.id, error=err)
@@ -144,7 +147,7 @@ class Client:
         bound.
         """
         doing = self._doing(f"predict a stream with {model}")
-        feed = _Feed(_requests(inputs), model, window or self._window)
+        feed = _Feed(_requests(inputs), model, window or self._window, self._message_bytes)
         call = self._predictions.PredictStream(feed, timeout=timeout, metadata=self._metadata)
         try:
             for item in call:
@@ -176,8 +179,8 @@ class Client:
 class _Feed:
     """The requests of a stream, as gRPC's own thread reads them."""
 
-    def __init__(self, requests: Iterator[Request], model: str, window: int) -> None:
-        self._requests, self._model = requests, model
+    def __init__(self, requests: Iterator[Request], model: str, window: int, message_bytes: int) -> None:
+        self._requests, self._model, self._message_bytes = requests, model, message_bytes
         self._places = threading.Semaphore(window)
         self._ended = threading.Event()
         self._refused: collections.deque[Result] = collections.deque()
@@ -200,7 +203,7 @@ class _Feed:
                 self.error = err
                 raise StopIteration from err
             try:
-                return _STREAM(request=results.message(request, self._model))
+                return _STREAM(request=results.message(request, self._model, self._message_bytes))
             except errors.ModelgateError as err:
                 self._refused.append(Result(request.id, error=err))
                 self._places.release()
@@ -221,71 +224,3 @@ class _Feed:
 
 def _requests(inputs: Iterable[Request | str]) -> Iterator[Request]:
     return (i if isinstance(i, Request) else Request(text=i) for i in inputs)
-
-
-def _hosts(target: str) -> list[str]:
-    target = target.removeprefix("dns:///")
-    return [part.strip().rpartition(":")[0].strip("[]") for part in target.split(",")]
-
-
-def _is_local(target: str) -> bool:
-    if target.startswith("unix:"):
-        return True
-
-    def loopback(host: str) -> bool:
-        try:
-            return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
-
-    return all(loopback(host) for host in _hosts(target))
-
-
-def _target(target: str) -> str:
-    """The target as gRPC wants it: a list of addresses has a scheme of its own."""
-    if "," not in target:
-        return target
-    try:
-        versions = {ipaddress.ip_address(host).version for host in _hosts(target)}
-    except ValueError:
-        versions = set()
-    if len(versions) != 1:
-        raise ValueError(f"{target}: a list must hold IP addresses with ports, all IPv4 or all IPv6; give names one by one")
-    return f"ipv{versions.pop()}:" + ",".join(part.strip() for part in target.split(","))
-
-
-def _options(max_attempts: int, message_bytes: int, local: bool) -> list[tuple[str, Any]]:
-    """Predictions and what only reads are repeated on UNAVAILABLE, and nothing while most calls fail.
-
-    RESOURCE_EXHAUSTED is not: the server has too much to do already. gRPC repeats a stream only until its first answer.
-    """
-    repeatable = [
-        *({"service": _proto.PREDICTION_SERVICE, "method": m} for m in ("Predict", "PredictBatch", "PredictStream")),
-        {"service": _proto.MODEL_SERVICE, "method": "GetModel"},
-    ]
-    method: dict[str, Any] = {"name": repeatable}
-    if max_attempts > 1:
-        method["retryPolicy"] = {
-            "maxAttempts": max_attempts,
-            "initialBackoff": "0.1s",
-            "maxBackoff": "2s",
-            "backoffMultiplier": 2,
-            "retryableStatusCodes": ["UNAVAILABLE"],
-        }
-    config = {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "methodConfig": [method],
-        "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.1},
-    }
-    return [
-        ("grpc.service_config", json.dumps(config)),
-        # A DNS record must not change what is repeated.
-        ("grpc.service_config_disable_resolution", 1),
-        ("grpc.max_receive_message_length", message_bytes),
-        ("grpc.max_send_message_length", -1),
-        # A dead peer is noticed within 40 seconds. Servers refuse pings more often than every 10 seconds.
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        # Nothing on this machine is reached through a proxy.
-        *([("grpc.enable_http_proxy", 0)] if local else []),
-    ]
