@@ -78,6 +78,7 @@ func rules() []rule {
 		{"inference/text/hf", nil, false},
 		{"inference/text", []string{"inference/engine", "inference/text/hf"}, true},
 		{"inference/video", nil, true},
+		{"inference/video/...", nil, true},
 		{"inference/onnxfile", []string{"inference/engine"}, true},
 		{"clients/...", []string{"proto/..."}, true},
 		{"proto/...", []string{"proto/..."}, true},

@@ -191,6 +191,9 @@ func TestBadVideoBundles(t *testing.T) {
 		"sampling": {enginetest.VideoBundle{}, func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "modelgate.yaml"), []byte("video_sampling: all"), 0o600)
 		}, "sampling"},
+		"rotation": {enginetest.VideoBundle{}, func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "modelgate.yaml"), []byte("video_rotation: right"), 0o600)
+		}, "ignore or apply"},
 		"no tokenizer": {enginetest.VideoBundle{Fusion: true}, func(dir string) error { return os.Remove(filepath.Join(dir, "tokenizer.json")) }, "tokenizer.json"},
 	} {
 		dir := filepath.Join(t.TempDir(), "bundle")

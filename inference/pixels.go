@@ -52,6 +52,7 @@ func newPixels(b *bundle, spec engine.TensorSpec, o Options) (*pixels, error) {
 	}
 	enc, err := video.Open(b.clipHome, video.Options{
 		Decoder: o.Decoder, ConfigDir: b.configHome, Sampling: video.Sampling(b.settings.VideoSampling), Layout: layoutOf(b, spec),
+		Rotation: video.Rotation(b.settings.VideoRotation),
 	})
 	if err != nil {
 		return nil, err

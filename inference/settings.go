@@ -20,9 +20,10 @@ type settings struct {
 	SpecialTokens string   `yaml:"special_tokens"` // "ids": what a user types may be a special token; "text": it never is
 	VideoSampling string   `yaml:"video_sampling"` // how frames are chosen: "linspace", the default, or "hf"
 	VideoLayout   string   `yaml:"video_layout"`   // order of a clip's axes: "TCHW" or "CTHW"; default: the graph's, else TCHW
+	VideoRotation string   `yaml:"video_rotation"` // of clips that say that they are shown turned: "ignore", the default, or "apply"
 }
 
-var settingKeys = []string{"positive_label", "threshold", "max_length", "special_tokens", "video_sampling", "video_layout"}
+var settingKeys = []string{"positive_label", "threshold", "max_length", "special_tokens", "video_sampling", "video_layout", "video_rotation"}
 
 const maxSettings = 16 << 10 // bytes
 

@@ -27,14 +27,28 @@ import (
 // startClips starts a gateway with a video and a fusion model, for which red is positive and blue negative.
 func startClips(t testing.TB) *gateway {
 	t.Helper()
-	d, err := video.NewDecoder(video.DecoderOptions{FFmpeg: enginetest.FFmpeg(t), Queue: 100})
+	return startClipsWith(t, video.DecoderOptions{FFmpeg: enginetest.FFmpeg(t), Queue: 100})
+}
+
+// startClipsWith has its own decoder, whose events become metrics.
+func startClipsWith(t testing.TB, o video.DecoderOptions) *gateway {
+	t.Helper()
+	var g *gateway
+	started := make(chan struct{})
+	o.Observe = func(e video.Event) {
+		<-started
+		g.metrics.Clip(e)
+	}
+	d, err := video.NewDecoder(o)
 	must(t, err)
 	t.Cleanup(func() { must(t, d.Close()) })
-	return start(t, func(c *config) {
+	defer close(started)
+	g = start(t, func(c *config) {
 		c.decoder = d
 		c.models = []modelstore.ModelConfig{{Name: "text"}, {Name: "video"}, {Name: "fusion"}}
 		c.versions = append(c.versions, version{"video", 1, 0.9, enginetest.VideoBundle{}}, version{"fusion", 1, 0.9, enginetest.VideoBundle{Fusion: true, Seed: 3}})
 	})
+	return g
 }
 
 // clip makes a clip of one colour with ffmpeg; the ending says the kind.

@@ -89,6 +89,7 @@ type gateway struct {
 	updater *modelstore.Updater
 	server  *server.Server
 	reg     *prometheus.Registry
+	metrics *server.Metrics
 	log     *logBuffer
 
 	conn    *grpc.ClientConn
@@ -165,6 +166,7 @@ func (g *gateway) wire(c config) {
 	log := slog.New(slog.NewTextHandler(g.log, nil))
 	metrics, err := server.NewMetrics(g.reg)
 	must(t, err)
+	g.metrics = metrics
 	threshold := 0.5
 	load := func(ctx context.Context, v modelstore.Version, dir string) (*inference.Model, error) {
 		positive, other := c.positive[v.Model]

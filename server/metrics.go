@@ -34,6 +34,8 @@ type Metrics struct {
 	version     *prometheus.GaugeVec
 	fetched     *prometheus.GaugeVec
 	toFetch     *prometheus.GaugeVec
+	uploads     prometheus.Gauge
+	clips       clipMetrics
 
 	mu       sync.Mutex          // guards versions
 	versions map[string][]string // by model: the versions that have series, oldest first
@@ -44,8 +46,10 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{versions: make(map[string][]string)}
 	m.makeRequestMetrics()
 	m.makeModelMetrics()
-	for _, c := range []prometheus.Collector{m.requests, m.latency, m.inflight, m.rpcs, m.rpcLatency, m.batchSize, m.queue,
-		m.decisions, m.phases, m.closeErrors, m.registryUp, m.lastCheck, m.servingF1, m.version, m.fetched, m.toFetch} {
+	m.uploads = prometheus.NewGauge(prometheus.GaugeOpts(opts("upload_bytes", "Bytes of uploads that are in memory, being received or answered.")))
+	m.clips = newClipMetrics()
+	for _, c := range append(m.clips.all(), m.requests, m.latency, m.inflight, m.rpcs, m.rpcLatency, m.batchSize, m.queue,
+		m.decisions, m.phases, m.closeErrors, m.registryUp, m.lastCheck, m.servingF1, m.version, m.fetched, m.toFetch, m.uploads) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -182,3 +186,6 @@ func (m *Metrics) rpc(fullMethod string, code codes.Code, took time.Duration) {
 	m.rpcs.WithLabelValues(service, method, code.String()).Inc()
 	m.rpcLatency.WithLabelValues(service, method).Observe(took.Seconds())
 }
+
+// uploadsHeld notes how many bytes of uploads are in memory.
+func (m *Metrics) uploadsHeld(bytes int64) { m.uploads.Set(float64(bytes)) }

@@ -53,7 +53,7 @@ func newGateway(ctx context.Context, c *config.Loaded, s *screen, log *slog.Logg
 	if err != nil {
 		return g, err
 	}
-	if g.decoder, err = openDecoder(c, log); err != nil { //nolint:contextcheck // one short run of ffmpeg at the start
+	if g.decoder, err = openDecoder(c, metrics.Clip, log); err != nil { //nolint:contextcheck // one short run of ffmpeg at the start
 		return g, err
 	}
 	if g.data, err = disk.OpenData(c.DataDir, disk.DataOptions{Logger: log}); err != nil {
@@ -96,9 +96,17 @@ func openEngine(c *config.Loaded) (engine.Engine, error) {
 
 // openDecoder makes what decodes clips for all models. Without ffmpeg there is none, and only models that take clips miss it; but one
 // that a setting names must run.
-func openDecoder(c *config.Loaded, log *slog.Logger) (*video.Decoder, error) {
-	waiting := 4 * max(c.Limits.BatchConcurrency, c.Limits.StreamWindow) // a few whole batches of clips
-	d, err := video.NewDecoder(video.DecoderOptions{FFmpeg: c.FFmpeg, Queue: waiting, Logger: log})
+func openDecoder(c *config.Loaded, observe func(video.Event), log *slog.Logger) (*video.Decoder, error) {
+	v := c.Video
+	waiting := v.Queue
+	if waiting == 0 {
+		waiting = 4 * max(c.Limits.BatchConcurrency, c.Limits.StreamWindow) // a few whole batches of clips
+	}
+	d, err := video.NewDecoder(video.DecoderOptions{
+		FFmpeg: c.FFmpeg, Concurrent: v.Concurrent, Queue: waiting, MaxClipBytes: int64(v.ClipBytes), MaxPixels: int64(v.Pixels),
+		MaxFrames: int64(v.Frames), MaxDuration: time.Duration(v.Duration), MaxMemory: int64(v.Memory), Timeout: time.Duration(v.Timeout),
+		Logger: log, Observe: observe,
+	})
 	if err != nil && c.FFmpeg != "" {
 		return nil, fmt.Errorf("ffmpeg (ffmpeg, MODELGATE_FFMPEG or --ffmpeg): %w", err)
 	}

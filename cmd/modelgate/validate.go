@@ -82,7 +82,7 @@ func validate(ctx context.Context, c *config.Loaded, model, dir string, try tria
 		r.Problem = err.Error()
 		return r, nil
 	}
-	decoder, err := openDecoder(c, slog.New(slog.DiscardHandler)) //nolint:contextcheck // one short run of ffmpeg at the start
+	decoder, err := openDecoder(c, nil, slog.New(slog.DiscardHandler)) //nolint:contextcheck // one short run of ffmpeg at the start
 	if err != nil {
 		return r, err
 	}

@@ -103,6 +103,7 @@ type spec struct {
 	frames        int
 	sampling      Sampling
 	layout        Layout
+	rotation      Rotation
 	edge          int // of the shorter side after the resize; 0: whole is the size
 	whole         [2]int
 	cubic         bool

@@ -23,6 +23,7 @@ type DecoderOptions struct {
 	MaxMemory    int64         // address space of one ffmpeg; default 1 GiB
 	Timeout      time.Duration // of one clip's decoding, without the wait for a turn; default 30 s
 	Logger       *slog.Logger  // default: none
+	Observe      func(Event)   // called as clips come and go, if set; it must not block
 }
 
 const mostPixels = 1 << 28 // three bytes of each must be counted in 31 bits
@@ -47,6 +48,9 @@ func (o *DecoderOptions) setDefaults() error {
 	defaultTo(&o.Timeout, 30*time.Second)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Observe == nil {
+		o.Observe = func(Event) {}
 	}
 	return nil
 }
@@ -179,9 +183,12 @@ func (d *Decoder) do(ctx context.Context, key flightKey, work func(context.Conte
 	if err := ctx.Err(); err != nil {
 		return Tensor{}, err
 	}
-	key, f, err := d.board(ctx, key, work)
+	key, f, joined, err := d.board(ctx, key, work)
 	if err != nil {
 		return Tensor{}, err
+	}
+	if joined {
+		d.o.Observe(Event{Kind: Shared})
 	}
 	select {
 	case <-f.done:
@@ -192,12 +199,12 @@ func (d *Decoder) do(ctx context.Context, key flightKey, work func(context.Conte
 	}
 }
 
-// board finds or starts the flight for key.
-func (d *Decoder) board(ctx context.Context, key flightKey, work func(context.Context) (Tensor, error)) (flightKey, *flight, error) {
+// board finds, and joins, or starts the flight for key.
+func (d *Decoder) board(ctx context.Context, key flightKey, work func(context.Context) (Tensor, error)) (_ flightKey, _ *flight, joined bool, _ error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return key, nil, ErrClosed
+		return key, nil, false, ErrClosed
 	}
 	if key == (flightKey{}) {
 		d.serial++
@@ -205,17 +212,17 @@ func (d *Decoder) board(ctx context.Context, key flightKey, work func(context.Co
 	}
 	if f := d.flights[key]; f != nil {
 		f.callers++
-		return key, f, nil
+		return key, f, true, nil
 	}
 	if len(d.flights) >= d.o.Concurrent+d.o.Queue {
-		return key, nil, ErrBusy
+		return key, nil, false, ErrBusy
 	}
 	// The work goes on for others when the caller that brought it leaves.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f := &flight{callers: 1, cancel: cancel, done: make(chan struct{})}
 	d.flights[key] = f
 	d.wg.Go(func() { d.fly(ctx, key, f, work) })
-	return key, f, nil
+	return key, f, false, nil
 }
 
 func (d *Decoder) leave(key flightKey, f *flight) {
@@ -248,17 +255,29 @@ func (d *Decoder) fly(ctx context.Context, key flightKey, f *flight, work func(c
 }
 
 func (d *Decoder) takeTurn(ctx context.Context, work func(context.Context) (Tensor, error)) (Tensor, error) {
+	queued := time.Now()
+	d.o.Observe(Event{Kind: Queued})
 	select {
 	case d.turns <- struct{}{}:
 	case <-ctx.Done():
+		d.o.Observe(Event{Kind: Left, Took: time.Since(queued)})
 		return Tensor{}, ctx.Err()
 	}
 	defer func() { <-d.turns }()
+	began := time.Now()
+	d.o.Observe(Event{Kind: Began, Took: began.Sub(queued)})
+	t, err := d.work(ctx, work)
+	d.o.Observe(Event{Kind: Ended, Took: time.Since(began), Outcome: outcomeOf(err)})
+	return t, err
+}
+
+// work has its time limit and becomes an error when it panics.
+func (d *Decoder) work(ctx context.Context, work func(context.Context) (Tensor, error)) (Tensor, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.o.Timeout)
 	defer cancel()
 	t, err := guarded(ctx, work)
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) && err != nil {
-		return Tensor{}, fmt.Errorf("%w: decoding it takes longer than %v", ErrClip, d.o.Timeout)
+		return Tensor{}, fmt.Errorf("%w: %w %v", ErrClip, errSlow, d.o.Timeout)
 	}
 	return t, err
 }

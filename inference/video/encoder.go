@@ -14,6 +14,7 @@ type Options struct {
 	ConfigDir string   // folder of config.json; "" is the folder of the processor's file
 	Sampling  Sampling // "" is Linspace
 	Layout    Layout   // "" is TCHW
+	Rotation  Rotation // "" is IgnoreRotation
 	Frames    int      // 0: as the files say
 }
 
@@ -38,7 +39,10 @@ func Open(dir string, o Options) (*Encoder, error) {
 	if o.Layout == "" {
 		o.Layout = TCHW
 	}
-	if err := errors.Join(o.Sampling.check(), o.Layout.check()); err != nil {
+	if o.Rotation == "" {
+		o.Rotation = IgnoreRotation
+	}
+	if err := errors.Join(o.Sampling.check(), o.Layout.check(), o.Rotation.check()); err != nil {
 		return nil, err
 	}
 	if o.Frames < 0 || o.Frames > maxChosen {
@@ -48,7 +52,7 @@ func Open(dir string, o Options) (*Encoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.sampling, s.layout = o.Sampling, o.Layout
+	s.sampling, s.layout, s.rotation = o.Sampling, o.Layout, o.Rotation
 	return &Encoder{decoder: o.Decoder, spec: s, key: sha256.Sum256(fmt.Append(nil, s))}, nil
 }
 
@@ -98,7 +102,7 @@ func (e *Encoder) encoded(ctx context.Context, clip []byte, canvas *canvas) (int
 		numbers, places = placesOf(e.spec.sampling.indices(n, e.spec.frames))
 		return numbers
 	}
-	return e.decoder.decode(ctx, clip, choose, func(number int, f frame) error { return canvas.place(f, places[number]) })
+	return e.decoder.decode(ctx, clip, e.spec.rotation, choose, func(number int, f frame) error { return canvas.place(f, places[number]) })
 }
 
 func (e *Encoder) raw(ctx context.Context, r *Raw, canvas *canvas) (int, error) {

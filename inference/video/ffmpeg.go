@@ -23,11 +23,12 @@ type probe struct {
 	codec         string
 	width, height int
 	frames        int
+	turned        bool // frames are to be turned as the container says; the size is that after it
 }
 
 // decode gives visit the chosen frames of a clip, one at a time, in order, and returns how many frames the clip has. choose gets
 // that number and gives the numbers of the frames wanted, rising. What visit gets is overwritten after it returns.
-func (d *Decoder) decode(ctx context.Context, clip []byte, choose func(n int) []int, visit func(int, frame) error) (int, error) {
+func (d *Decoder) decode(ctx context.Context, clip []byte, r Rotation, choose func(n int) []int, visit func(int, frame) error) (int, error) {
 	kind, err := sniff(clip)
 	if err != nil {
 		return 0, err
@@ -48,6 +49,11 @@ func (d *Decoder) decode(ctx context.Context, clip []byte, choose func(n int) []
 	}
 	if err := d.checkCount(p.frames); err != nil {
 		return 0, err
+	}
+	if r == ApplyRotation {
+		if err := d.turn(ctx, kind, file, &p); err != nil {
+			return 0, err
+		}
 	}
 	err = d.extract(ctx, kind, file, p, choose(p.frames), visit)
 	if !errors.Is(err, errFewer) {
@@ -88,18 +94,21 @@ func (p probe) onePerPacket(kind container) bool {
 }
 
 // input are the arguments that open the clip, and nothing else.
-func (d *Decoder) input(kind container) []string {
-	return []string{
+func (d *Decoder) input(kind container, turned bool) []string {
+	args := []string{
 		"-nostdin", "-hide_banner", "-v", "error", "-xerror", "-threads", "1", "-filter_threads", "1",
 		"-protocol_whitelist", "file", "-format_whitelist", string(kind), "-codec_whitelist", codecs,
-		"-max_pixels", strconv.FormatInt(d.o.MaxPixels, 10), "-noautorotate", "-f", string(kind), "-i", clipFD,
-		"-map", "0:v:0",
+		"-max_pixels", strconv.FormatInt(d.o.MaxPixels, 10),
 	}
+	if !turned {
+		args = append(args, "-noautorotate")
+	}
+	return append(args, "-f", string(kind), "-i", clipFD, "-map", "0:v:0")
 }
 
 // probe reads the clip's index: the size and the number of frames, without decoding them.
 func (d *Decoder) probe(ctx context.Context, kind container, file *os.File) (p probe, err error) {
-	args := append(d.input(kind), "-c", "copy", "-copyinkf", "-copypriorss", "1", "-f", "framecrc", "pipe:1")
+	args := append(d.input(kind, false), "-c", "copy", "-copyinkf", "-copypriorss", "1", "-f", "framecrc", "pipe:1")
 	err = d.box.run(ctx, args, file, func(out io.Reader) error {
 		lines := bufio.NewScanner(out)
 		var reader packetReader
@@ -126,6 +135,26 @@ func (d *Decoder) probe(ctx context.Context, kind container, file *os.File) (p p
 		return p, fmt.Errorf("%w: it has no frames", ErrClip)
 	}
 	return p, err
+}
+
+// turn makes p that of the clip as it is shown. Only the first frame, decoded, tells what the container's matrix comes to.
+func (d *Decoder) turn(ctx context.Context, kind container, file *os.File, p *probe) error {
+	var reader packetReader
+	args := append(d.input(kind, true), "-frames:v", "1", "-f", "framecrc", "pipe:1")
+	err := d.box.run(ctx, args, file, func(out io.Reader) error {
+		lines := bufio.NewScanner(out)
+		for lines.Scan() {
+			if err := reader.line(lines.Text()); err != nil {
+				return err
+			}
+		}
+		return lines.Err()
+	})
+	if err != nil {
+		return err
+	}
+	p.width, p.height, p.turned = reader.width, reader.height, true
+	return d.checkSize(int64(p.width), int64(p.height))
 }
 
 // A packetReader reads the lines that ffmpeg's framecrc writes.
@@ -208,7 +237,7 @@ func (r *packetReader) header(key, value string) error {
 
 // count decodes the whole clip and counts.
 func (d *Decoder) count(ctx context.Context, kind container, file *os.File) (n int, err error) {
-	args := append(d.input(kind), "-fps_mode", "passthrough", "-f", "null", "-nostats", "-progress", "pipe:1", "-")
+	args := append(d.input(kind, false), "-fps_mode", "passthrough", "-f", "null", "-nostats", "-progress", "pipe:1", "-")
 	err = d.box.run(ctx, args, file, func(out io.Reader) error {
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
@@ -240,7 +269,7 @@ func (d *Decoder) extract(ctx context.Context, kind container, file *os.File, p 
 	}
 	// The flags are PyAV's: nothing more exact than that, so that pixels come out the same.
 	fmt.Fprintf(&filter, "',scale=%d:%d:flags=bilinear:interl=-1:in_h_chr_pos=0", p.width, p.height)
-	args := append(d.input(kind), "-vf", filter.String(), "-fps_mode", "passthrough", "-frames:v", strconv.Itoa(len(numbers)),
+	args := append(d.input(kind, p.turned), "-vf", filter.String(), "-fps_mode", "passthrough", "-frames:v", strconv.Itoa(len(numbers)),
 		"-pix_fmt", "rgb24", "-f", "rawvideo", "pipe:1")
 	return d.box.run(ctx, args, file, func(out io.Reader) error {
 		f := frame{make([]byte, p.width*p.height*channels), p.width, p.height}

@@ -37,3 +37,20 @@ func (s Sampling) indices(n, k int) []int {
 	}
 	return chosen
 }
+
+// Rotation says what becomes of a clip whose container says that it is to be shown turned or mirrored, as phones' clips do.
+type Rotation string
+
+const (
+	// IgnoreRotation takes frames as they are stored, as PyAV and torchvision do.
+	IgnoreRotation Rotation = "ignore"
+	// ApplyRotation takes frames as players show them, and as ffmpeg turns them.
+	ApplyRotation Rotation = "apply"
+)
+
+func (r Rotation) check() error {
+	if r != IgnoreRotation && r != ApplyRotation {
+		return fmt.Errorf("%w: rotation is %q: it is %s or %s", ErrConfig, string(r), IgnoreRotation, ApplyRotation)
+	}
+	return nil
+}

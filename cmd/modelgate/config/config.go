@@ -33,6 +33,7 @@ type Config struct {
 	TLS    TLS    `json:"tls" jsonschema_description:"Certificates, read again when they change."`
 	Batch  Batch  `json:"batch" jsonschema_description:"How requests are gathered into runs of a model."`
 	Limits Limits `json:"limits" jsonschema_description:"What a request may ask for."`
+	Video  Video  `json:"video" jsonschema_description:"How clips are decoded. Each is decoded by an ffmpeg of its own."`
 	Log    Log    `json:"log" jsonschema_description:"What is logged, and how."`
 	Fusion Fusion `json:"fusion" jsonschema_description:"How requests for text and clip together are answered while no version of the fusion can."`
 	MLflow MLflow `json:"mlflow" jsonschema_description:"The registry."`
@@ -62,6 +63,18 @@ type Limits struct {
 	BatchConcurrency int   `json:"batch_concurrency" jsonschema_description:"Most inputs of one PredictBatch that are computed at the same time."`
 	StreamWindow     int   `json:"stream_window" jsonschema_description:"Most messages of one stream in flight."`
 	Streams          int   `json:"streams" jsonschema_description:"Most calls in progress on one connection."`
+}
+
+// Video bounds the decoding of clips.
+type Video struct {
+	Concurrent int      `json:"concurrent" jsonschema_description:"Most clips decoded at the same time; 0 is one for every two cores."`
+	Queue      int      `json:"queue" jsonschema_description:"Most clips that may wait to be decoded; 0 is enough for a few whole batches."`
+	ClipBytes  Bytes    `json:"clip_bytes" jsonschema_description:"Largest clip."`
+	Pixels     int      `json:"pixels" jsonschema_description:"Most pixels of a frame, its width times its height."`
+	Frames     int      `json:"frames" jsonschema_description:"Most frames of a clip, whether the model takes them or not."`
+	Duration   Duration `json:"duration" jsonschema_description:"Longest clip."`
+	Memory     Bytes    `json:"memory" jsonschema_description:"Most address space of one ffmpeg."`
+	Timeout    Duration `json:"timeout" jsonschema_description:"Longest time that one clip may be decoded, without the wait for its turn."`
 }
 
 // Log says what is logged.
@@ -120,6 +133,7 @@ func defaults(env func(string) string) *Config {
 		UpdateInterval: Duration(30 * time.Minute), KeepPrevious: Duration(10 * time.Minute), KeepVersions: 3,
 		DrainTimeout: Duration(20 * time.Second),
 		Limits:       Limits{TextBytes: 64 << 10, MessageBytes: 4 << 20, IDBytes: 256, BatchItems: 256, BatchConcurrency: 32, StreamWindow: 64, Streams: 1024},
+		Video:        Video{ClipBytes: 64 << 20, Pixels: 9 << 20, Frames: 18000, Duration: Duration(10 * time.Minute), Memory: 1 << 30, Timeout: Duration(30 * time.Second)},
 		Log:          Log{Level: "info", Format: "auto"},
 		Fusion:       Fusion{Fallback: "late_score", OnMissing: "undecided", TextWeight: 0.3, VideoWeight: 0.7, Model: "fusion", TextModel: "text", VideoModel: "video"},
 		MLflow: MLflow{Enabled: true, Pointer: "both", Alias: "production", Stage: "Production",

@@ -172,6 +172,15 @@ func TestMistakes(t *testing.T) {
 		"a weight below 0":        {from(nil, "fusion: {text_weight: -0.5, video_weight: 1.5}\n"), []string{"fusion.text_weight: -0.5 is not from 0 to 1"}},
 		"a fusion of itself":      {from(nil, "fusion: {video_model: text}\n"), []string{"fusion.model", "must be three models"}},
 		"no such fallback":        {from(nil, "fusion: {fallback: late}\n"), []string{"fusion.fallback", "late_score, none"}},
+		"decodes below none":      {from(nil, "video: {concurrent: -1}\n"), []string{"gate.yaml:1: video.concurrent: -1 is too small"}},
+		"a queue below none":      {from(nil, "", "MODELGATE_VIDEO_QUEUE=-1"), []string{"MODELGATE_VIDEO_QUEUE: video.queue: -1 is too small"}},
+		"clips of no bytes":       {from(map[string]string{"video.clip_bytes": "0"}, ""), []string{"--video-clip-bytes: video.clip_bytes: 0 is too small"}},
+		"frames of no pixels":     {from(map[string]string{"video.pixels": "0"}, ""), []string{"--video-pixels: video.pixels: 0 is too small"}},
+		"frames too large":        {from(map[string]string{"video.pixels": "268435457"}, ""), []string{"video.pixels: 268435457 is too large; the most is 268435456"}},
+		"clips of no frames":      {from(map[string]string{"video.frames": "0"}, ""), []string{"--video-frames: video.frames: 0 is too small"}},
+		"clips of no length":      {from(map[string]string{"video.duration": "0s"}, ""), []string{"--video-duration: video.duration: must be more than 0"}},
+		"no time for a clip":      {from(map[string]string{"video.timeout": "0s"}, ""), []string{"--video-timeout: video.timeout: must be 1ms or more"}},
+		"no memory for a clip":    {from(map[string]string{"video.memory": "64MiB"}, ""), []string{"--video-memory: video.memory: 64MiB is too small", "320MiB"}},
 		"two mistakes":            {from(map[string]string{"keep_versions": "0", "threads": "-1"}, ""), []string{"--keep-versions", "--threads"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"time"
 )
 
 // validate checks what one setting's type can't: ranges, and settings that need or exclude each other.
@@ -20,6 +21,7 @@ func (l *Loaded) validate() error {
 	l.validateAddresses(bad)
 	l.validateFiles(bad)
 	l.validateNumbers(bad)
+	l.validateVideo(bad)
 	l.validateFusion(bad)
 	l.validateMLflow(bad)
 	for _, name := range slices.Sorted(maps.Keys(l.Models)) {
@@ -119,6 +121,42 @@ func (l *Loaded) validateFusion(bad complain) {
 	}
 	if f.Model == f.TextModel || f.Model == f.VideoModel || f.TextModel == f.VideoModel {
 		bad("fusion.model", "%q, fusion.text_model, %q, and fusion.video_model, %q, must be three models", f.Model, f.TextModel, f.VideoModel)
+	}
+}
+
+// Bounds of what decodes clips: three bytes of each pixel are counted in 31 bits, and an ffmpeg needs some memory to start at all.
+const (
+	mostPixels  = 1 << 28
+	leastMemory = 320 << 20
+)
+
+func (l *Loaded) validateVideo(bad complain) {
+	v := l.Video
+	for _, s := range []struct {
+		path         string
+		value, least int64
+	}{
+		{"video.concurrent", int64(v.Concurrent), 0},
+		{"video.queue", int64(v.Queue), 0},
+		{"video.clip_bytes", int64(v.ClipBytes), 1},
+		{"video.pixels", int64(v.Pixels), 1},
+		{"video.frames", int64(v.Frames), 1},
+	} {
+		if s.value < s.least {
+			bad(s.path, "%d is too small; the least is %d", s.value, s.least)
+		}
+	}
+	if v.Pixels > mostPixels {
+		bad("video.pixels", "%d is too large; the most is %d", v.Pixels, mostPixels)
+	}
+	if v.Memory < leastMemory {
+		bad("video.memory", "%v is too small: ffmpeg needs %v to start and for small clips", v.Memory, Bytes(leastMemory))
+	}
+	if v.Duration <= 0 {
+		bad("video.duration", "must be more than 0")
+	}
+	if v.Timeout < Duration(time.Millisecond) {
+		bad("video.timeout", "must be 1ms or more")
 	}
 }
 
