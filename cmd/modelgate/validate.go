@@ -24,10 +24,13 @@ import (
 type report struct {
 	Dir        string                `json:"dir"`
 	OK         bool                  `json:"ok"`
+	Manifest   bool                  `json:"manifest"` // it has a manifest.json, and holds
 	Problem    string                `json:"problem,omitempty"`
 	Info       *inference.Info       `json:"model,omitempty"`
 	LoadMillis float64               `json:"load_ms,omitempty"`
 	WarmMillis float64               `json:"warm_up_ms,omitempty"`
+	CheckMS    float64               `json:"check_ms,omitempty"`
+	Checked    *inference.Checked    `json:"checked,omitempty"` // what its publisher promised and recorded
 	Text       *string               `json:"text,omitempty"`
 	Clip       string                `json:"clip,omitempty"`
 	Prediction *inference.Prediction `json:"prediction,omitempty"`
@@ -39,7 +42,8 @@ func (a *app) validateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate DIR",
 		Short: "Open a bundle, run it, and say what is wrong with it",
-		Long: `Check the folder of one version against its manifest, open it as the gateway would, warm it up, run something through it, and say what is wrong with it.
+		Long: `Check the folder of one version against its manifest, open it as the gateway would, warm it up, check its contract
+and its golden answers, run something through it, and say what is wrong with it.
 The exit code is 1 if the gateway would refuse it.`,
 		Example: `  modelgate validate models/text/1 --text "what a lovely day"
   modelgate validate models/video/1 --video clip.mp4`,
@@ -82,6 +86,13 @@ func validate(ctx context.Context, c *config.Loaded, model, dir string, try tria
 		r.Problem = err.Error()
 		return r, nil
 	}
+	if r.Manifest, err = disk.HasManifest(dir); err != nil {
+		return r, err
+	}
+	if err := checkProvenance(c, model, dir, true); err != nil {
+		r.Problem = err.Error()
+		return r, nil
+	}
 	decoder, err := openDecoder(c, nil, slog.New(slog.DiscardHandler)) //nolint:contextcheck // one short run of ffmpeg at the start
 	if err != nil {
 		return r, err
@@ -104,7 +115,14 @@ func validate(ctx context.Context, c *config.Loaded, model, dir string, try tria
 		r.Problem = err.Error()
 		return r, nil
 	}
-	r.WarmMillis = millis(time.Since(loaded))
+	warm := time.Now()
+	r.WarmMillis = millis(warm.Sub(loaded))
+	checked, err := m.Examine(ctx)
+	if err != nil {
+		r.Problem = err.Error()
+		return r, nil
+	}
+	r.Checked, r.CheckMS = &checked, millis(time.Since(warm))
 	info := m.Info()
 	r.Info = &info
 	in, err := try.input(info)
@@ -175,6 +193,20 @@ func (a *app) printReport(r report, output string) error {
 	return nil
 }
 
+func holds(there bool) string {
+	if there {
+		return "holds"
+	}
+	return "none"
+}
+
+func goldenText(c inference.Checked) string {
+	if c.Examples == 0 {
+		return "none"
+	}
+	return fmt.Sprintf("holds, examples: %d, largest difference: %.2g", c.Examples, c.Largest)
+}
+
 func (a *app) printReportText(r report) {
 	p := a.palette(a.out)
 	if !r.OK {
@@ -195,6 +227,7 @@ func (a *app) printReportText(r report) {
 	if i.MaxLength > 0 {
 		printf(a.out, "  max length %d tokens\n", i.MaxLength)
 	}
-	printf(a.out, "  load       %.0f ms, warm-up %.0f ms\n", r.LoadMillis, r.WarmMillis)
+	printf(a.out, "  manifest   %s\n  contract   %s\n  golden     %s\n", holds(r.Manifest), holds(r.Checked.Contract), goldenText(*r.Checked))
+	printf(a.out, "  load       %.0f ms, warm-up %.0f ms, check %.0f ms\n", r.LoadMillis, r.WarmMillis, r.CheckMS)
 	printf(a.out, "  %s is %s, %.3f\n", inputText(r.Text, r.Clip, 60), p.paint(bold, r.Prediction.Label), r.Prediction.Score)
 }

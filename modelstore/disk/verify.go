@@ -55,6 +55,15 @@ func Verify(ctx context.Context, dir string) error {
 	return wrap(err, "verify %s", dir)
 }
 
+// HasManifest reports whether an artifact's folder holds a manifest.json, which Add and Verify compare it with.
+func HasManifest(dir string) (bool, error) {
+	st, err := os.Lstat(filepath.Join(dir, manifestName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && st.Mode().IsRegular(), err
+}
+
 // verifyAs checks that a folder holds exactly the files of list. Sizes come first, since they cost nothing.
 func verifyAs(ctx context.Context, dir string, list []file, lim limits) error {
 	root, err := os.OpenRoot(dir)

@@ -121,6 +121,7 @@ type Model struct {
 	Candidates         string   `json:"candidates" jsonschema:"enum=promoted,enum=newest" jsonschema_description:"Which versions are considered."`
 	PositiveLabel      string   `json:"positive_label" jsonschema_description:"Label that a decision speaks of. Default: the bundle's."`
 	Threshold          *float64 `json:"threshold,omitempty" jsonschema:"minimum=0,maximum=1" jsonschema_description:"Score from which the decision is positive. Default: the bundle's, or 0.5."`
+	Provenance         string   `json:"provenance" jsonschema:"enum=any,enum=manifest" jsonschema_description:"What a version must prove. manifest: it has a manifest.json and, in a registry, the tag modelgate.digest, as modelgate.publish writes them."`
 	MaxLength          int      `json:"max_length" jsonschema_description:"Tokens after which a text is cut. Default: the bundle's."`
 	SpecialAsText      bool     `json:"special_as_text" jsonschema_description:"Special tokens that a user types are text, whatever the bundle says."`
 }
@@ -155,7 +156,7 @@ func (c *Config) ModelFor(name string) *Model {
 }
 
 func defaultModel(name string) *Model {
-	m := &Model{Enabled: true, RegisteredName: name, OnRegistryRollback: "follow", Candidates: "promoted"}
+	m := &Model{Enabled: true, RegisteredName: name, OnRegistryRollback: "follow", Candidates: "promoted", Provenance: "any"}
 	switch name {
 	case "text":
 		m.RegisteredName, m.F1Threshold = "text_classification_model", 0.75
