@@ -17,6 +17,7 @@ import (
 	"modelgate/inference/text"
 	"modelgate/inference/video"
 	"modelgate/modelstore"
+	"modelgate/s3"
 )
 
 // domain is the domain of every ErrorInfo that this server sends.
@@ -59,6 +60,12 @@ func ofPrediction() table {
 		{text.ErrInvalidUTF8, kind{codes.InvalidArgument, "TEXT_NOT_UTF8", 0, false}},
 		{video.ErrClip, kind{codes.InvalidArgument, "BAD_CLIP", 0, false}},
 		{inference.ErrInput, kind{codes.InvalidArgument, "BAD_INPUT", 0, false}},
+		{s3.ErrURI, kind{codes.InvalidArgument, "BAD_REFERENCE", 0, false}},
+		{s3.ErrNotAllowed, kind{codes.PermissionDenied, "REFERENCE_NOT_ALLOWED", 0, false}},
+		{s3.ErrNotFound, kind{codes.NotFound, "REFERENCE_NOT_FOUND", 0, false}},
+		{s3.ErrTooLarge, kind{codes.InvalidArgument, "REFERENCE_TOO_LARGE", 0, false}},
+		{s3.ErrUnavailable, kind{codes.Unavailable, "REFERENCE_UNAVAILABLE", later, false}},
+		{errReferencesFull, kind{codes.ResourceExhausted, "QUEUE_FULL", soon, false}},
 		{batch.ErrFull, kind{codes.ResourceExhausted, "QUEUE_FULL", soon, false}},
 		{video.ErrBusy, kind{codes.ResourceExhausted, "QUEUE_FULL", soon, false}},
 		{batch.ErrClosed, kind{codes.Unavailable, "DRAINING", soon, false}},

@@ -19,6 +19,7 @@ import (
 	"modelgate/inference/text"
 	"modelgate/inference/video"
 	"modelgate/modelstore"
+	"modelgate/s3"
 )
 
 const secret = "/var/lib/modelgate/cache and password=hunter2"
@@ -47,6 +48,12 @@ func TestTables(t *testing.T) {
 		{"video.ErrConfig", video.ErrConfig, codes.Internal, codes.Unavailable},
 		{"video.ErrBusy", video.ErrBusy, codes.ResourceExhausted, codes.Unavailable},
 		{"video.ErrClosed", video.ErrClosed, codes.Unavailable, codes.Unavailable},
+		{"s3.ErrURI", s3.ErrURI, codes.InvalidArgument, codes.Unavailable},
+		{"s3.ErrNotAllowed", s3.ErrNotAllowed, codes.PermissionDenied, codes.Unavailable},
+		{"s3.ErrNotFound", s3.ErrNotFound, codes.NotFound, codes.Unavailable},
+		{"s3.ErrTooLarge", s3.ErrTooLarge, codes.InvalidArgument, codes.Unavailable},
+		{"s3.ErrUnavailable", s3.ErrUnavailable, codes.Unavailable, codes.Unavailable},
+		{"errReferencesFull", errReferencesFull, codes.ResourceExhausted, codes.Unavailable},
 		{"modelstore.ErrUnknownModel", modelstore.ErrUnknownModel, codes.NotFound, codes.NotFound},
 		{"modelstore.ErrNotReady", modelstore.ErrNotReady, codes.Unavailable, codes.Unavailable},
 		{"modelstore.ErrClosed", modelstore.ErrClosed, codes.Unavailable, codes.Unavailable},

@@ -101,7 +101,7 @@ func input(req *pb.PredictRequest) (inference.Input, error) {
 	case *pb.Video_Raw:
 		in.Video.Raw = &video.Raw{RGB: source.Raw.GetRgb(), Width: int(source.Raw.GetWidth()), Height: int(source.Raw.GetHeight())}
 	case *pb.Video_Uri:
-		return in, invalid("NO_REFERENCES", "references are not configured: send the clip itself, as clip, frames or raw")
+		in.Video.Encoded = []byte{} // until dereference has read it
 	}
 	return in, nil
 }

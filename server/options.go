@@ -31,6 +31,9 @@ type Options struct {
 	// Late answers for the fusion while no version of it serves; nil: nothing does.
 	Late *Late
 
+	// References are clips that requests name; without an endpoint they are refused.
+	References References
+
 	Limits       Limits
 	DrainDelay   time.Duration // between "not ready" and the end of listening, for load balancers to notice; default 0
 	DrainTimeout time.Duration // for requests in flight after that; 0 means 20 seconds
@@ -63,6 +66,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	o.Limits = o.Limits.withDefaults()
+	o.References = o.References.withDefaults()
 	if o.Metrics == nil {
 		m, err := NewMetrics(prometheus.NewRegistry())
 		if err != nil {
@@ -94,7 +98,7 @@ func (o Options) check() error {
 	if o.OpenPredictions && o.TokenFile == "" {
 		return errors.New("predictions can only be opened to callers without a token where a token file is set")
 	}
-	if err := o.Late.check(); err != nil {
+	if err := errors.Join(o.Late.check(), o.References.check()); err != nil {
 		return err
 	}
 	for _, addr := range []string{o.GRPCAddr, o.HTTPAddr} {

@@ -49,6 +49,11 @@ func (s *Server) answer(ctx context.Context, with *pinned, req *pb.PredictReques
 	if err != nil {
 		return nil, err
 	}
+	release, err := s.dereference(ctx, with, req, &in)
+	defer release()
+	if err != nil {
+		return nil, s.fail(ctx, err, ofPrediction())
+	}
 	if resp, err = s.judge(ctx, with, req, in); err != nil {
 		return nil, s.fail(ctx, err, ofPrediction())
 	}

@@ -31,6 +31,8 @@ type Server struct {
 	store   *modelstore.Store[*inference.Model]
 	updater *modelstore.Updater
 
+	references *referenceReader
+
 	grpc, http net.Listener
 	inProcess  *bufconn.Listener
 	outer      *grpc.Server // for the network
@@ -51,7 +53,7 @@ func New(o Options, store *modelstore.Store[*inference.Model], updater *modelsto
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{o: o, store: store, updater: updater, health: newHealth(), busy: newBusyConns(), draining: make(chan struct{})}
+	s := &Server{o: o, store: store, updater: updater, references: newReferenceReader(o.References), health: newHealth(), busy: newBusyConns(), draining: make(chan struct{})}
 	if err := s.listen(); err != nil {
 		return nil, err
 	}
