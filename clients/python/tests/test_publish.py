@@ -1,22 +1,39 @@
 """Publishing to real MLflow servers, and what a real gateway makes of it."""
 
 import base64
+import collections
 import concurrent.futures
+import functools
+import itertools
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from clips import clip_bundle
-from gateway import BUNDLES, gateway
+from gateway import BUNDLES, ROOT, gateway
 from modelgate import Client, publish
-from modelgate.publish import bundle, golden
+from modelgate.publish import bundle, export, golden
 from modelgate.publish.registry import Registry
 from registry import mlflow_server, resetting
+
+# Real architectures, exported, and what PyTorch says of texts and clips: see tools/parity/pytorch.py.
+BUNDLES_OF_PYTORCH = ROOT / "inference/testdata/pytorch"
+EXPECTED = json.loads((BUNDLES_OF_PYTORCH / "expected.json").read_text(encoding="utf-8"))["bundles"]
+CLIPS = ROOT / "inference/video/testdata/parity"
+# The first version of each model, and a better one.
+OF_PYTORCH = {"text": ("xlm-roberta", "bert"), "video": ("videomae", "timesformer"), "fusion": ("fusion", "fusion-plain-names")}
+
+
+@functools.cache
+def examples_of_pytorch(kind: str) -> list[tuple[str | None, bytes | None, dict[str, dict[str, float]]]]:
+    """Text, clip, and the scores of both versions, of every second one that both were asked: the tests of the gateway take all."""
+    first, second = ({(e.get("text"), e.get("clip")): e["scores"] for e in EXPECTED[name]} for name in OF_PYTORCH[kind])
+    both = [key for key in first if key in second][::2]
+    return [(text, (CLIPS / clip).read_bytes() if clip else None, {"1": first[text, clip], "2": second[text, clip]}) for text, clip in both]
 
 
 @pytest.fixture(scope="session", params=[("venv", "python"), ("mlflow2-venv", "mlflow2")], ids=["mlflow3", "mlflow2"])
@@ -177,15 +194,16 @@ def test_a_pipeline_that_the_graph_does_not_equal_is_refused(vectorizer: dict, t
         sklearn.save(pipeline(**vectorizer), tmp_path / "sklearn", check=[text])
 
 
-@pytest.mark.parametrize("kind", ["video", "fusion"])
-def test_golden_clips_are_what_the_gateway_says(kind: str, server: str, tmp_path: Path) -> None:
-    folder = clip_bundle(tmp_path / kind, ["b", 4, 3, 16, 16], with_text=kind == "fusion")
+@pytest.mark.parametrize("name", ["video", "fusion", "vivit"])
+def test_golden_clips_are_what_the_gateway_says(name: str, server: str, tmp_path: Path) -> None:
+    kind = "video" if name == "vivit" else name
+    folder = BUNDLES_OF_PYTORCH / name if name == "vivit" else clip_bundle(tmp_path / kind, ["b", 4, 3, 16, 16], with_text=kind == "fusion")
     log = {"video": publish.log_video_model, "fusion": publish.log_fusion_model}[kind]
-    done = log(folder, {"eval_f1": 0.9}, model_name=f"served_{kind}", promote=True, tracking_uri=server)
-    settings = ["--set", f"models.{kind}.registered_name=served_{kind}"]
+    done = log(folder, {"eval_f1": 0.9}, model_name=f"served_{name}", promote=True, tracking_uri=server)
+    settings = ["--set", f"models.{kind}.registered_name=served_{name}"]
     with gateway(tmp_path, "--mlflow-tracking-uri", server, *settings) as g, Client(g.grpc) as c:
         assert g.wait_for("1", kind)["digest"] == done.digest
-        got = publish.download_model(f"served_{kind}", target=tmp_path / "got", tracking_uri=server)
+        got = publish.download_model(f"served_{name}", target=tmp_path / "got", tracking_uri=server)
         for line in (got / "golden.jsonl").read_text().splitlines():
             example = json.loads(line)
             answer = g.get(f"/v1/models/{kind}:predict", example["request"])
@@ -197,35 +215,60 @@ def test_golden_clips_are_what_the_gateway_says(kind: str, server: str, tmp_path
 
 
 def test_three_models_are_replaced_under_load(server: str, tmp_path: Path) -> None:
-    """Each of the three is published, served, and replaced by a better one while it is asked all the time: nothing fails."""
-    bundles = {
-        "text": BUNDLES / "1",
-        "video": clip_bundle(tmp_path / "video", ["b", 4, 3, 16, 16]),
-        "fusion": clip_bundle(tmp_path / "fusion", ["b", 4, 3, 16, 16], with_text=True),
-    }
-    frames = [golden.png(f) for f in np.random.default_rng(5).integers(0, 256, (4, 20, 20, 3), np.uint8)]
-    inputs = {"text": ("late again", None), "video": (None, frames), "fusion": ("late again", frames)}
+    """Each of the three is published, served, and replaced by a better one while it is asked all the time: nothing fails, and every
+    answer has the scores that PyTorch gave for the version that it comes from.
+    """
+    log = {"text": publish.log_text_model, "video": publish.log_video_model, "fusion": publish.log_fusion_model}
 
-    def log(f1: float) -> None:
-        for kind, folder in bundles.items():
-            done = publish.log_model(folder, {"eval_f1": f1}, model_name=f"under_load_{kind}", promote=True, tracking_uri=server)
-            assert done.promoted
+    def publish_all(version: int) -> dict[str, publish.Published]:
+        metrics, done = {"eval_f1": 0.85 + version / 20}, {}
+        for kind, names in OF_PYTORCH.items():
+            folder, name = BUNDLES_OF_PYTORCH / names[version], f"under_load_{kind}"
+            done[kind] = log[kind](folder, metrics, model_name=name, promote=True, tracking_uri=server)
+        return done
 
-    def ask(client: Client, kind: str) -> list[str]:
-        versions = []
-        while not versions or versions[-1] == "1":
-            text, video = inputs[kind]
-            versions.append(client.predict(text, video, model=kind).version)
-        return versions
+    def ask(client: Client, kind: str, until: str) -> collections.Counter:
+        """Asks each of the examples in turn until a version has answered all of them."""
+        examples, answers = examples_of_pytorch(kind), collections.Counter()
+        answered: set[int] = set()
+        for i in itertools.cycle(range(len(examples))):
+            text, clip, scores = examples[i]
+            p = client.predict(text, clip, model=kind)
+            assert {one.label: one.score for one in p.classes} == pytest.approx(scores[p.version], abs=1e-4), (text, p.version)
+            answers[p.version] += 1
+            answered |= {i} if p.version == until else set()
+            if len(answered) == len(examples):
+                return answers
+        raise AssertionError
 
-    names = [part for kind in bundles for part in ("--set", f"models.{kind}.registered_name=under_load_{kind}")]
-    log(0.85)
-    with gateway(tmp_path, "--mlflow-tracking-uri", server, "--set", "update_interval=1s", *names) as g, Client(g.grpc) as c:
-        for kind in bundles:
+    settings = [part for kind in OF_PYTORCH for part in ("--set", f"models.{kind}.registered_name=under_load_{kind}")]
+    publish_all(0)
+    with (
+        gateway(tmp_path, "--mlflow-tracking-uri", server, "--set", "update_interval=1s", *settings) as g,
+        Client(g.grpc, max_attempts=1) as c,
+        concurrent.futures.ThreadPoolExecutor() as pool,
+    ):
+        for kind in OF_PYTORCH:
             g.wait_for("1", kind)
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            asked = {kind: pool.submit(ask, c, kind) for kind in bundles}
-            log(0.90)
-            for kind, answers in asked.items():
-                versions = answers.result(120)
-                assert set(versions) == {"1", "2"} and len(versions) > 50, kind
+            assert set(ask(c, kind, "1")) == {"1"}
+        asked = {kind: pool.submit(ask, c, kind, "2") for kind in OF_PYTORCH}
+        done = publish_all(1)
+        for kind, answers in asked.items():
+            counted = answers.result(120)
+            assert set(counted) == {"1", "2"}, (kind, counted)
+            assert g.serving(kind)["digest"] == done[kind].digest
+    # The second text model's weights lie beside its graph.
+    got = publish.download_model("under_load_text", target=tmp_path / "got", tracking_uri=server)
+    assert bundle.verify(got) == done["text"].digest and (got / "model.onnx.data").stat().st_size > 100_000
+
+
+def test_a_moved_limit_moves_the_weights(tmp_path: Path) -> None:
+    """Above the limit an export keeps its weights beside the graph; at or below it, within. The scores are the same."""
+    expected = EXPECTED["bert"][0]
+    for limit, names in ((10_000, {"model.onnx", "model.onnx.data"}), (10**9, {"model.onnx"})):
+        folder = tmp_path / str(limit)
+        bundle.copy(BUNDLES_OF_PYTORCH / "bert", folder)
+        export.finish(folder / "model.onnx", limit)
+        assert {path.name for path in folder.glob("model.onnx*")} == names
+        scores = golden.Model(folder).scores(golden.Input(text=expected["text"]))
+        assert scores == pytest.approx(expected["scores"], abs=1e-4)
