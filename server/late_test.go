@@ -3,12 +3,16 @@ package server_test
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -114,6 +118,21 @@ func (g *gateway) inStream(req *pb.PredictRequest) *pb.PredictResponse {
 	return resp.GetPrediction()
 }
 
+// A score that equals the threshold is at or above it.
+func TestLateScoreAtTheThreshold(t *testing.T) {
+	g := startLate(t)
+	g.awaitServing("text", "video")
+	score := g.scoreOf("fusion", ptr("good"), redClip()).GetScore()
+	for threshold, want := range map[float64]pb.Decision{score: pb.Decision_DECISION_AT_OR_ABOVE_THRESHOLD,
+		math.Nextafter(score, 1): pb.Decision_DECISION_BELOW_THRESHOLD} {
+		g := startLate(t, func(c *config) { c.options.Late.Threshold = threshold })
+		g.awaitServing("text", "video")
+		if resp := g.scoreOf("fusion", ptr("good"), redClip()); resp.GetScore() != score || resp.GetDecision() != want {
+			t.Errorf("%v, threshold %v", resp, threshold)
+		}
+	}
+}
+
 // An empty text beside a clip is a text, as it is for a fusion. One that isn't there is missing.
 func TestLateScoreOfAnEmptyText(t *testing.T) {
 	g := startLate(t)
@@ -181,6 +200,10 @@ func TestNoLateScore(t *testing.T) {
 	if resp := g.scoreOf("fusion", ptr("good"), nil); resp.GetPath() != pb.Path_PATH_TEXT_ONLY {
 		t.Errorf("%v", resp)
 	}
+	g.publish(version{"fusion", 1, 0.9, enginetest.VideoBundle{Fusion: true, Seed: 3}})
+	must(t, g.updater.Refresh(t.Context(), "fusion"))
+	_, err = g.predict.Predict(t.Context(), &pb.PredictRequest{Model: "fusion", Video: redClip()})
+	checkStatus(t, err, codes.InvalidArgument, "no text is given", "BAD_INPUT")
 	off := startLate(t, func(c *config) { c.options.Late = nil })
 	off.awaitServing("text", "video")
 	_, err = off.predict.Predict(t.Context(), &pb.PredictRequest{Model: "fusion", Text: ptr("good"), Video: redClip()})
@@ -239,6 +262,7 @@ func TestLabelsOfALateScore(t *testing.T) {
 		{"different", true, map[string]string{"video": "flashing"}, "", "positive or flashing", "", true},
 		{"different, with a name", true, map[string]string{"video": "flashing"}, "harmful", "harmful", "", true},
 		{"the same, one of them positive", false, map[string]string{"video": ""}, "", "positive", "", true},
+		{"the same, the other positive", false, map[string]string{"text": ""}, "", "positive", "", true},
 		{"the same, none positive", false, map[string]string{"text": "", "video": ""}, "", "", "", false},
 		{"different, one positive", true, map[string]string{"video": ""}, "", "", "models.video.positive_label", false},
 		{"different, none positive", true, map[string]string{"text": "", "video": ""}, "", "", "different labels", false},
@@ -296,6 +320,38 @@ func TestLateOptions(t *testing.T) {
 		change(l)
 		if s, err := server.New(server.Options{GRPCAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0", Late: l}, nil, nil); err == nil || !strings.Contains(err.Error(), "late score") {
 			t.Errorf("%s: %v, %v", name, s, err)
+		}
+	}
+}
+
+// The phases of an answer are parts of the time that its caller waited, and the run is as long as the run was.
+func TestTimings(t *testing.T) {
+	g := startLate(t)
+	g.awaitServing("text", "video")
+	for name, req := range map[string]*pb.PredictRequest{
+		"text": {Model: "text", Text: ptr("good")},
+		"clip": {Model: "video", Video: encoded(clip(t, "mp4", "red", 10, "-c:v", "libx264", "-pix_fmt", "yuv420p"))},
+		"late": {Model: "fusion", Text: ptr("good"), Video: redClip()},
+	} {
+		var ran time.Duration
+		var mu sync.Mutex
+		g.engine.hook(func(context.Context) error {
+			began := time.Now()
+			runtime.GC() // takes a while
+			mu.Lock()
+			ran = max(ran, time.Since(began))
+			mu.Unlock()
+			return nil
+		}, nil)
+		began := time.Now()
+		resp, err := g.predict.Predict(t.Context(), req)
+		waited := time.Since(began)
+		g.engine.hook(nil, nil)
+		must(t, err)
+		got := resp.GetTimings()
+		sum := got.GetDecodeSeconds() + got.GetQueueSeconds() + got.GetComputeSeconds()
+		if got.GetDecodeSeconds() <= 0 || got.GetQueueSeconds() < 0 || got.GetComputeSeconds() < ran.Seconds() || req.GetModel() != "fusion" && sum > waited.Seconds() {
+			t.Errorf("%s: %v in %v, the run took more than %v", name, got, waited, ran)
 		}
 	}
 }
