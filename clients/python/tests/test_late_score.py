@@ -1,46 +1,14 @@
 """The late score, and the fusion that takes its place, through a real gateway."""
 
-import contextlib
-import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import modelgate
-from clips import clip_bundle
-from gateway import Gateway, add_version, gateway
-from modelgate import Client, Decision, Prediction
+from modalities import FRAMES, TEXT, add_clips, both_served
+from modelgate import Decision, Prediction
 from modelgate import Path as By
-from modelgate.publish import bundle, golden
-
-SHAPE = ["b", 4, 3, 16, 16]
-FRAMES = [golden.png(frame) for frame in np.random.default_rng(7).integers(0, 256, (4, 20, 20, 3), np.uint8)]
-TEXT = "worst customer service ever"
-
-
-def add_clips(models: Path, model: str, version: str, with_text: bool = False) -> None:
-    """Adds a model of clips to a folder of models, whole or not at all."""
-    scratch = clip_bundle(models.parent / f"{model}.new", SHAPE, with_text)
-    bundle.write_settings(scratch, positive_label="harmful")
-    (scratch / "metrics.json").write_text(json.dumps({"eval_f1": 0.9}))
-    (models / model).mkdir(parents=True, exist_ok=True)
-    scratch.rename(models / model / version)
-
-
-@contextlib.contextmanager
-def both_served(folder: Path, *settings: str) -> Iterator[tuple[Gateway, Client]]:
-    """A gateway with a text model, a video model and no fusion."""
-    add_version(folder / "models", "1")
-    add_clips(folder / "models", "video", "3")
-    (folder / "models/fusion").mkdir()  # so that the gateway knows of it
-    options = [part for s in ("update_interval=1s", *settings) for part in ("--set", s)]
-    with gateway(folder, "--models", str(folder / "models"), *options) as g, Client(g.grpc) as c:
-        g.wait_for("1")
-        g.wait_for("3", "video")
-        yield g, c
 
 
 def test_a_fusion_takes_the_place_of_the_late_score(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The Spark job against a real gateway, with a swap in the middle."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,13 +12,34 @@ import pandas as pd
 import pytest
 
 from gateway import ROOT, Gateway, add_version, gateway
-from modelgate.spark import COLUMNS, MAX_ERROR, scorer
+from modalities import FRAMES, TEXT, both_served, mp4
+from modelgate import Result, _proto
+from modelgate.results import prediction
+from modelgate.spark import COLUMNS, MAX_ERROR, _row, output_schema, scorer
 
 sys.path.insert(0, str(ROOT / "clients/python/examples"))
 
 
 def scored(frame: pd.DataFrame, target: str, **options: object) -> pd.DataFrame:
     return pd.concat(scorer(target, **options)(iter([frame])))
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[object]:
+    from pyspark.sql import SparkSession
+
+    session = (
+        SparkSession.builder.master("local[2]")
+        .appName("modelgate-test")
+        .config("spark.ui.enabled", "false")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.sql.shuffle.partitions", "2")
+        .config("spark.sql.execution.arrow.maxRecordsPerBatch", "100")
+        .getOrCreate()
+    )
+    yield session
+    session.stop()
 
 
 def test_each_row_has_a_verdict_or_an_error(served: Gateway) -> None:
@@ -43,6 +65,42 @@ def test_a_row_without_input_is_told_at_once() -> None:
     assert list(out["error_code"]) == ["INVALID_ARGUMENT"]
 
 
+def test_clips_are_scored_beside_texts(spark: object, tmp_path: Path) -> None:
+    """Frames, paths and clips; both parts, one, none, and what is no clip."""
+    clip_file = tmp_path / "clip.mp4"
+    clip_file.write_bytes(mp4())
+    rows = [(TEXT, FRAMES), (TEXT, None), (None, FRAMES), (None, None), (TEXT, [b"no picture"]), ("", FRAMES)]
+    with both_served(tmp_path) as (g, c):
+        late, alone = c.predict(TEXT, FRAMES, model="fusion"), c.predict(TEXT)
+        frame = spark.createDataFrame([(i, *row) for i, row in enumerate(rows)], "n int, words string, clip array<binary>").coalesce(1)
+        score = scorer(g.grpc, text="words", video="clip", model="fusion")
+        found = frame.mapInPandas(score, schema=output_schema(frame.schema)).collect()
+        both, text, clip, none, bad, empty = (row.asDict(recursive=True) for row in sorted(found, key=lambda row: row.n))
+        names = pd.DataFrame({"clip": [str(clip_file), mp4(), bytearray(mp4()), str(tmp_path / "none.mp4"), 7]})
+        named = scored(names, g.grpc, video="clip", model="video").to_dict("records")
+    assert (both["path"], both["model"], both["version"], both["digest"]) == ("LATE_SCORE", "fusion", "text 1 + video 3", None)
+    assert both["score"] == pytest.approx(late.score, abs=1e-6) and both["decision"] == late.decision.name and both["reason"] is None
+    assert both["parts"] == [pytest.approx(dataclasses.asdict(part)) for part in late.parts]
+    # One part decides nothing: there is no score to compare, and what the one model said is kept apart.
+    for row, path, version, missing in ((text, "TEXT_ONLY", "1", "clip"), (clip, "VIDEO_ONLY", "3", "text")):
+        assert (row["decision"], row["path"], row["version"], row["error_code"]) == ("UNDECIDED", path, version, None)
+        assert [row[name] for name in ("label", "score", "threshold")] == [None] * 3 and f"needs a {missing} too" in row["reason"]
+    assert text["parts"][0]["score"] == pytest.approx(alone.score) and text["digest"] == alone.digest
+    for row in (none, bad):
+        assert row["error_code"] == "INVALID_ARGUMENT" and all(row[name] is None for name in COLUMNS if not name.startswith("error"))
+    assert empty["path"] == "LATE_SCORE" and empty["error"] is None
+    assert [row["version"] for row in named] == ["3", "3", "3", None, None] and named[0]["path"] == "VIDEO" and named[0]["parts"] is None
+    assert (
+        len({row["score"] for row in named[:3]}) == 1 and "none.mp4" in named[3]["error"] and named[4]["error_code"] == "INVALID_ARGUMENT"
+    )
+
+
+def test_without_a_positive_label_the_score_is_that_of_the_label() -> None:
+    answer = {"label": "sports", "score": 0.9, "decision": 3, "threshold": 0.5, "model": "topics", "version": "1", "path": 1}
+    row = _row(Result("", prediction(_proto.message("modelgate.v1.PredictResponse")(**answer))))
+    assert (row["label"], row["score"], row["decision"], row["threshold"], row["reason"]) == ("sports", 0.9, "UNDECIDED", None, None)
+
+
 def write_lines(folder: Path, part: int, rows: int = 250) -> None:
     """A file appears whole, as Spark wants it."""
     lines = [
@@ -58,24 +116,6 @@ def write_lines(folder: Path, part: int, rows: int = 250) -> None:
     scratch = folder.parent / f"{part}.json.new"
     scratch.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
     scratch.rename(folder / f"{part}.json")
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[object]:
-    from pyspark.sql import SparkSession
-
-    session = (
-        SparkSession.builder.master("local[2]")
-        .appName("modelgate-test")
-        .config("spark.ui.enabled", "false")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.sql.shuffle.partitions", "2")
-        .config("spark.sql.execution.arrow.maxRecordsPerBatch", "100")
-        .getOrCreate()
-    )
-    yield session
-    session.stop()
 
 
 def test_a_stream_with_a_swap_in_the_middle_has_every_row_once(spark: object, tmp_path: Path) -> None:

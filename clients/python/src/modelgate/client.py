@@ -87,22 +87,14 @@ class Client:
 
         A clip that is too large for a message is uploaded in parts; one in a file is read as it is sent.
         """
-        doing, within, request = self._doing(f"predict with {model}"), timeout or self._timeout, Request(text, video, id, top_k)
+        doing, request = self._doing(f"predict with {model}"), Request(text, video, id, top_k)
+        call = {"timeout": timeout or self._timeout, "metadata": self._metadata}
         if clip := results.large_clip(request, model, self._message_bytes):
-            header = results.header(request, model)
-            answer = upload.send(
-                self._predictions.UploadPredict,
-                header,
-                clip,
-                timeout=within,
-                attempts=self._attempts,
-                metadata=self._metadata,
-                doing=doing,
-            )
-            return results.prediction(answer)
+            head, rpc = results.header(request, model), self._predictions.UploadPredict
+            return results.prediction(upload.send(rpc, head, clip, attempts=self._attempts, doing=doing, **call))
+        message = results.message(request, model, self._message_bytes)
         try:
-            sent = results.message(request, model, self._message_bytes)
-            answer = self._predictions.Predict(sent, timeout=within, metadata=self._metadata)
+            answer = self._predictions.Predict(message, **call)
         except grpc.RpcError as err:
             raise errors.of_call(err, doing) from err
         return results.prediction(answer)
