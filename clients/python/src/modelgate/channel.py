@@ -25,6 +25,8 @@ class TLS:
         def read(path: str | None) -> bytes | None:
             return Path(path).read_bytes() if path else None
 
+        if bool(self.cert) != bool(self.key):
+            raise ValueError("a client certificate needs both cert= and key=")
         return grpc.ssl_channel_credentials(read(self.ca), read(self.key), read(self.cert))
 
 

@@ -19,7 +19,7 @@ class ModelgateError(Exception):
     """
 
     def __init__(self, code: str, message: str, doing: str = "") -> None:
-        super().__init__(f"{doing}: {code}: {message}{_ADVICE.get(code, '')}" if doing else f"{code}: {message}")
+        super().__init__(f"{doing}: {code}: {message}{_advice(code, message)}" if doing else f"{code}: {message}")
         self.code = code
         self.message = message
         self.doing = doing
@@ -76,11 +76,22 @@ _CLASSES: dict[str, type[ModelgateError]] = {
     "DATA_LOSS": ServerFault,
 }
 _ADVICE = {
-    "UNAVAILABLE": " (is the server running, and does it serve a model yet?)",
+    "UNAVAILABLE": " (is the server running, does it speak TLS as this client does or doesn't, and does it serve a model yet?)",
     "DEADLINE_EXCEEDED": " (allow more time with timeout=)",
     "RESOURCE_EXHAUSTED": " (send fewer requests at once, or smaller ones)",
     "UNAUTHENTICATED": " (check token=)",
 }
+# What gRPC says of a connection that TLS ended.
+_TLS_ADVICE = {
+    "Unwrap failed": " (the server broke off TLS: does it want a client certificate, cert= and key=, that its tls.client_ca has signed?)",
+    "CERTIFICATE_VERIFY_FAILED": " (the server's certificate is none that ca= trusts, or has expired, or is for another name)",
+    "WRONG_VERSION_NUMBER": " (the server speaks plain text)",
+}
+
+
+def _advice(code: str, message: str) -> str:
+    found = (advice for said, advice in _TLS_ADVICE.items() if code == "UNAVAILABLE" and said in message)
+    return next(found, _ADVICE.get(code, ""))
 
 
 def make(code: str, message: str, doing: str = "") -> ModelgateError:
