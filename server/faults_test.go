@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -15,6 +16,8 @@ import (
 
 	"modelgate/inference/batch"
 	"modelgate/inference/engine"
+	"modelgate/inference/engine/enginetest"
+	"modelgate/modelstore"
 	pb "modelgate/proto/modelgate/v1"
 )
 
@@ -55,16 +58,34 @@ func faults() []fault {
 	)
 }
 
-// An error is never a verdict: whatever goes wrong, wherever it is asked, there is a status and no prediction.
+// An error is never a verdict: whatever goes wrong, for whichever model, wherever it is asked, there is a status and no prediction.
+// A late score needs two runs: one of them that fails is enough.
 func TestErrorIsNeverAVerdict(t *testing.T) {
-	g := start(t)
+	g := startLate(t, func(c *config) {
+		c.models = append(c.models, modelstore.ModelConfig{Name: "both"})
+		c.versions = append(c.versions, version{"both", 1, 0.9, enginetest.VideoBundle{Fusion: true, Seed: 3}})
+	})
+	g.awaitServing("text", "video", "both")
 	all := faults()
 	rapid.Check(t, func(rt *rapid.T) {
 		f := rapid.SampledFrom(all).Draw(rt, "fault")
-		words := rapid.SliceOfN(rapid.SampledFrom([]string{"good", "bad", "film"}), 1, 20).Draw(rt, "words")
+		req := &pb.PredictRequest{Model: rapid.SampledFrom([]string{"text", "video", "both", "fusion"}).Draw(rt, "model"), Id: "1"}
+		text, clip := req.GetModel() != "video", req.GetModel() != "text"
+		if req.GetModel() == "fusion" { // it takes either, too
+			text = rapid.Bool().Draw(rt, "text")
+			clip = !text || rapid.Bool().Draw(rt, "clip")
+		}
+		if text {
+			req.Text = ptr(strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"good", "bad", "film"}), 1, 20).Draw(rt, "words"), " "))
+		}
+		if clip {
+			req.Video = redClip()
+		}
+		if req.GetModel() == "fusion" && text && clip {
+			f = f.inRun(rapid.Int64Range(0, 1).Draw(rt, "run"))
+		}
 		g.engine.hook(f.before, f.after)
 		defer g.engine.hook(nil, nil)
-		req := &pb.PredictRequest{Model: "text", Text: ptr(strings.Join(words, " ")), Id: "1"}
 		if err := g.ask(rapid.SampledFrom([]string{"single", "batch", "stream", "rest"}).Draw(rt, "way"), req); err != nil {
 			rt.Fatalf("%s: %v", f.name, err)
 		}
@@ -72,6 +93,28 @@ func TestErrorIsNeverAVerdict(t *testing.T) {
 	if resp, err := g.predict.Predict(t.Context(), &pb.PredictRequest{Model: "text", Text: ptr("good")}); err != nil || resp.GetDecision() == pb.Decision_DECISION_UNSPECIFIED {
 		t.Errorf("after the faults: %v, %v", resp, err)
 	}
+}
+
+// inRun is f in the run of that number only, counted from 0.
+func (f fault) inRun(number int64) fault {
+	var begun, ended atomic.Int64
+	one := fault{name: fmt.Sprintf("%s in run %d", f.name, number)}
+	if f.before != nil {
+		one.before = func(ctx context.Context) error {
+			if begun.Add(1)-1 != number {
+				return nil
+			}
+			return f.before(ctx)
+		}
+	}
+	if f.after != nil {
+		one.after = func(out []engine.Tensor) {
+			if ended.Add(1)-1 == number {
+				f.after(out)
+			}
+		}
+	}
+	return one
 }
 
 // ask asks for a prediction that can't succeed, and says what is wrong with the answer.
@@ -82,7 +125,7 @@ func (g *gateway) ask(way string, req *pb.PredictRequest) error {
 		resp, err := g.predict.Predict(ctx, req)
 		return refused(resp, status.Code(err))
 	case "batch":
-		resp, err := g.predict.PredictBatch(ctx, &pb.PredictBatchRequest{Model: "text", Requests: []*pb.PredictRequest{req}})
+		resp, err := g.predict.PredictBatch(ctx, &pb.PredictBatchRequest{Model: req.GetModel(), Requests: []*pb.PredictRequest{req}})
 		if err != nil || len(resp.GetResponses()) != 1 {
 			return fmt.Errorf("the batch: %w, %v", err, resp)
 		}
@@ -103,7 +146,7 @@ func (g *gateway) ask(way string, req *pb.PredictRequest) error {
 		_, _ = s.Recv() // its end
 		return refused(resp.GetPrediction(), codes.Code(resp.GetError().GetCode()))
 	}
-	a := g.call(http.MethodPost, "/v1/models/text:predict", fmt.Sprintf(`{"text": %q}`, req.GetText()))
+	a := g.call(http.MethodPost, "/v1/models/"+req.GetModel()+":predict", bodyOf(g.t, req))
 	if a.code < 400 || a.json["decision"] != nil || a.json["score"] != nil || a.json["code"] == nil {
 		return fmt.Errorf("%d %s", a.code, a.raw)
 	}
