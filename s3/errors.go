@@ -19,7 +19,7 @@ var (
 	ErrNotAllowed  = errors.New("references to this bucket or folder are not allowed")
 	ErrNotFound    = errors.New("there is no such object that may be read")
 	ErrTooLarge    = errors.New("the object is too large")
-	ErrChanged     = errors.New("the object has changed, or is shorter than it was")
+	ErrChanged     = errors.New("the object has changed, or can't be read from the middle on")
 	ErrUnavailable = errors.New("the object store can't be read now")
 )
 

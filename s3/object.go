@@ -93,7 +93,7 @@ func wholeSize(h http.Header, length, from int64) (int64, error) {
 	}
 	want := fmt.Sprintf("bytes %d-%d/%d", from, from+length-1, from+length)
 	if got != want {
-		return 0, fmt.Errorf("%w: asked for the bytes from %d on, it sends range %q of %s", ErrUnavailable, from, clip(got), strconv.FormatInt(length, 10))
+		return 0, fmt.Errorf("%w: asked for the bytes from %d on, it sends range %q of %s", ErrChanged, from, clip(got), strconv.FormatInt(length, 10))
 	}
 	return from + length, nil
 }

@@ -2,12 +2,11 @@ package mlflow
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"modelgate/modelstore"
@@ -17,29 +16,53 @@ import (
 type artifact struct {
 	path string // relative to the version's folder, with slashes; checked
 	size int64
+	etag string // in a bucket, where each listing tells it; "" elsewhere
 }
+
+// A place is where the files of a version are.
+type place interface {
+	// files lists them, within the limits.
+	files(ctx context.Context) ([]artifact, int64, error)
+	// first is the route to begin with.
+	first() route
+	// open asks for what is missing of a file. It restarts p where the answer begins at 0.
+	open(ctx context.Context, d *downloader, p *part, a artifact) (io.ReadCloser, error)
+}
+
+// proxyPlace is a folder below the registry's artifact proxy.
+type proxyPlace struct {
+	c    *client
+	mv   modelVersion
+	root string
+}
+
+func (*proxyPlace) first() route { return routeProxy }
 
 // partFolder holds what is not complete yet, inside the folder that Fetch writes.
 const partFolder = ".part"
 
-// artifactRoot is the version's folder below the server's artifact proxy.
-func (s *Source) artifactRoot(ctx context.Context, mv modelVersion) (string, error) {
+// place asks where the files of a version are.
+func (s *Source) place(ctx context.Context, mv modelVersion) (place, error) {
 	uri, err := s.c.downloadURI(ctx, mv.Name, int64(mv.Version))
 	if err != nil {
-		return "", fmt.Errorf("ask where its files are: %w", missing(err, modelstore.ErrNoVersion))
+		return nil, fmt.Errorf("ask where its files are: %w", missing(err, modelstore.ErrNoVersion))
 	}
 	if rest, ok := strings.CutPrefix(uri, "runs:/"); ok {
 		id, below, _ := strings.Cut(rest, "/")
 		if !idLike(id) {
-			return "", fmt.Errorf("its files are said to be at %q, which names no run", clip(uri))
+			return nil, fmt.Errorf("its files are said to be at %q, which names no run", clip(uri))
 		}
 		r, err := s.c.run(ctx, id)
 		if err != nil {
-			return "", fmt.Errorf("ask where the files of run %s are: %w", id, err)
+			return nil, fmt.Errorf("ask where the files of run %s are: %w", id, err)
 		}
 		uri = strings.TrimSuffix(r.Info.ArtifactURI, "/") + "/" + below
 	}
-	return s.c.proxied(uri)
+	if strings.HasPrefix(uri, "s3://") {
+		return s.bucket(uri)
+	}
+	root, err := s.c.proxied(uri)
+	return &proxyPlace{c: s.c, mv: mv, root: root}, err
 }
 
 // proxied turns an artifact URI into a path below the proxy, if the proxy is where it is.
@@ -80,65 +103,30 @@ func checkName(name string) error {
 	return nil
 }
 
-// listFiles walks the version's folder within the limits on files, bytes and depth.
-func (s *Source) listFiles(ctx context.Context, root string) ([]artifact, int64, error) {
-	var files []artifact
-	var total int64
-	seen := map[string]bool{}
-	for folders, asked := []string{""}, 0; len(folders) > 0; asked++ {
+// files walks the folder.
+func (x *proxyPlace) files(ctx context.Context) ([]artifact, int64, error) {
+	l := newListing(x.c.o)
+	for folders := []string{""}; len(folders) > 0; folders = folders[1:] {
 		folder := folders[0]
-		folders = folders[1:]
-		entries, err := s.c.list(ctx, path.Join(root, folder))
+		entries, err := x.c.list(ctx, path.Join(x.root, folder))
 		if err != nil {
 			return nil, 0, fmt.Errorf("list its files: %w", err)
 		}
 		for _, e := range entries {
-			p := path.Join(folder, e.Path)
-			if err := checkEntry(e, p); err != nil {
+			name := path.Join(folder, e.Path)
+			err := checkName(e.Path)
+			if err == nil {
+				err = l.add(artifact{path: name, size: int64(e.Size)}, e.IsDir)
+			}
+			if err != nil {
 				return nil, 0, fmt.Errorf("list its files: %w", err)
 			}
-			if seen[p] {
-				return nil, 0, fmt.Errorf("list its files: %q is listed twice", p)
-			}
-			seen[p] = true
-			if len(seen) > s.o.MaxFiles {
-				return nil, 0, fmt.Errorf("list its files: more than %d files and folders", s.o.MaxFiles)
-			}
 			if e.IsDir {
-				folders = append(folders, p)
-				continue
+				folders = append(folders, name)
 			}
-			size := int64(e.Size)
-			if size > s.o.MaxBytes-total {
-				return nil, 0, fmt.Errorf("list its files: more than %d bytes together", s.o.MaxBytes)
-			}
-			total += size
-			files = append(files, artifact{path: p, size: size})
 		}
 	}
-	if len(files) == 0 {
-		return nil, 0, errors.New("list its files: there are none")
-	}
-	// The large ones first, so that the small ones fill the gaps.
-	slices.SortStableFunc(files, func(a, b artifact) int { return int(max(-1, min(1, b.size-a.size))) })
-	return files, total, nil
-}
-
-func checkEntry(e fileInfo, p string) error {
-	if err := checkName(e.Path); err != nil {
-		return err
-	}
-	switch {
-	case p == partFolder || strings.HasPrefix(p, partFolder+"/"):
-		return fmt.Errorf("the name %q is taken", partFolder)
-	case len(p) > maxPathLen || strings.Count(p, "/") >= maxDepth:
-		return fmt.Errorf("%.60q... is too long or too deep", p)
-	case !filepath.IsLocal(filepath.FromSlash(p)):
-		return fmt.Errorf("%q leads out of the folder", p)
-	case e.Size < 0:
-		return fmt.Errorf("%q is listed with %d bytes", p, e.Size)
-	}
-	return nil
+	return l.all()
 }
 
 // list asks for one folder. The proxy answers with bare names.
@@ -161,15 +149,15 @@ const (
 )
 
 // fileURL is a file's address on a route.
-func (c *client) fileURL(r route, mv modelVersion, root string, a artifact) *url.URL {
+func (x *proxyPlace) fileURL(r route, a artifact) *url.URL {
 	if r == routeVersion {
-		u := c.base.JoinPath("model-versions/get-artifact")
-		u.RawQuery = url.Values{"name": {mv.Name}, "version": {fmt.Sprint(int64(mv.Version))}, "path": {a.path}}.Encode()
+		u := x.c.base.JoinPath("model-versions/get-artifact")
+		u.RawQuery = url.Values{"name": {x.mv.Name}, "version": {fmt.Sprint(int64(x.mv.Version))}, "path": {a.path}}.Encode()
 		return u
 	}
-	parts := strings.Split(path.Join(root, a.path), "/")
+	parts := strings.Split(path.Join(x.root, a.path), "/")
 	for i := range parts {
 		parts[i] = url.PathEscape(parts[i])
 	}
-	return c.base.JoinPath("api/2.0/mlflow-artifacts/artifacts").JoinPath(parts...)
+	return x.c.base.JoinPath("api/2.0/mlflow-artifacts/artifacts").JoinPath(parts...)
 }

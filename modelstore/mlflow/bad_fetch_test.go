@@ -221,7 +221,7 @@ func TestWhereFilesAre(t *testing.T) {
 		"by run":                  {"runs:/r/m", ""},
 		"on another server":       {"mlflow-artifacts://elsewhere.example/1/r/artifacts/m", "on another server"},
 		"another server's proxy":  {"http://elsewhere.example/api/2.0/mlflow-artifacts/artifacts/1/r", `in "http" storage`},
-		"in S3":                   {"s3://bucket/1/r/artifacts/m", `in "s3" storage, not behind the registry's artifact proxy`},
+		"in S3":                   {"s3://bucket/1/r/artifacts/m", `in S3, at "s3://bucket/1/r/artifacts/m", and no S3 endpoint is configured: set s3.endpoint (MLFLOW_S3_ENDPOINT_URL)`},
 		"in a local folder":       {"/etc", "storage"},
 		"up":                      {"mlflow-artifacts:/1/../../m", "no file name"},
 		"up, encoded":             {"mlflow-artifacts:/1/..%2f..%2fm", "hides a path"},

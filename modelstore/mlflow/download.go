@@ -71,7 +71,7 @@ func (d *downloader) changeRoute(p *part, err error, try int) (bool, error) {
 	default:
 		return false, nil
 	}
-	d.c.o.Logger.Info("download by another route", "model", d.mv.Name, "size", p.size, "route", to, "why", err)
+	d.c.o.Logger.Info("download by another route", "model", d.model, "size", p.size, "route", to, "why", err)
 	return true, d.restart(p, note{Route: to})
 }
 
@@ -92,29 +92,39 @@ func (d *downloader) try(ctx context.Context, p *part, a artifact) error {
 	var began atomic.Bool
 	idle := time.AfterFunc(d.c.o.HeaderTimeout, func() {
 		if began.Load() {
-			cancel(fmt.Errorf("the registry sent nothing for %v", d.c.o.IdleTimeout))
+			cancel(fmt.Errorf("the server sent nothing for %v", d.c.o.IdleTimeout))
 			return
 		}
-		cancel(fmt.Errorf("the registry didn't begin to send within %v", d.c.o.HeaderTimeout))
+		cancel(fmt.Errorf("the server didn't begin to send within %v", d.c.o.HeaderTimeout))
 	})
 	defer idle.Stop()
+	body, err := d.from.open(ctx, d, p, a)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	began.Store(true)
+	idle.Reset(d.c.o.IdleTimeout)
+	p.seen = true
+	return d.sort(ctx, p, d.copy(p, a, &watched{r: body, pet: func() { idle.Reset(d.c.o.IdleTimeout) }}))
+}
+
+// open asks over the part's route.
+func (x *proxyPlace) open(ctx context.Context, d *downloader, p *part, a artifact) (io.ReadCloser, error) {
 	header := http.Header{"Accept-Encoding": {"identity"}}
 	if p.have > 0 {
 		header.Set("Range", "bytes="+strconv.FormatInt(p.have, 10)+"-")
 		header.Set("If-Range", p.note.Validator)
 	}
-	resp, err := d.c.send(ctx, http.MethodGet, d.c.fileURL(p.note.Route, d.mv, d.from, a), nil, header)
+	resp, err := x.c.send(ctx, http.MethodGet, x.fileURL(p.note.Route, a), nil, header)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { _ = resp.Body.Close() }()
-	began.Store(true)
-	idle.Reset(d.c.o.IdleTimeout)
 	if err := d.begin(p, a, resp); err != nil {
-		return err
+		_ = resp.Body.Close()
+		return nil, err
 	}
-	p.seen = true
-	return d.sort(ctx, p, d.copy(p, a, &watched{r: resp.Body, pet: func() { idle.Reset(d.c.o.IdleTimeout) }}))
+	return resp.Body, nil
 }
 
 // sort tells the errors of a copy apart: those of our disk and of a lying server are final, those of the network are not.
@@ -198,7 +208,7 @@ func (d *downloader) copy(p *part, a artifact, body io.Reader) error {
 	for {
 		n, err := body.Read(buf)
 		if int64(n) > a.size-p.have {
-			if err := d.restart(p, note{Route: routeProxy}); err != nil {
+			if err := d.restart(p, note{Route: d.from.first()}); err != nil {
 				return &writeError{err}
 			}
 			return fmt.Errorf("%w (%d)", errTooLong, a.size)

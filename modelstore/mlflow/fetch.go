@@ -32,11 +32,11 @@ func (s *Source) Fetch(ctx context.Context, v modelstore.Version, dir string, pr
 }
 
 func (s *Source) fetch(ctx context.Context, mv modelVersion, dir string, progress func(done, total int64)) error {
-	from, err := s.artifactRoot(ctx, mv)
+	from, err := s.place(ctx, mv)
 	if err != nil {
 		return err
 	}
-	files, total, err := s.listFiles(ctx, from)
+	files, total, err := from.files(ctx)
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func (s *Source) fetch(ctx context.Context, mv modelVersion, dir string, progres
 	if err := prepare(root, files); err != nil {
 		return err
 	}
-	d := &downloader{c: s.c, mv: mv, from: from, root: root, meter: newMeter(total, progress)}
+	d := &downloader{c: s.c, model: mv.Name, from: from, root: root, meter: newMeter(total, progress)}
 	err = d.all(ctx, files)
 	d.meter.stop()
 	if err != nil {
@@ -102,8 +102,8 @@ func prepare(root *os.Root, files []artifact) error {
 // downloader gets the files of one version.
 type downloader struct {
 	c     *client
-	mv    modelVersion
-	from  string // the version's folder below the proxy
+	model string // its registered name
+	from  place
 	root  *os.Root
 	meter *meter
 }
@@ -140,7 +140,7 @@ func (d *downloader) one(ctx context.Context, a artifact) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	p, err := openPart(d.root, a)
+	p, err := openPart(d.root, a, d.from.first())
 	if err != nil {
 		return err
 	}

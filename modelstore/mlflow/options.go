@@ -12,6 +12,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"modelgate/s3"
 )
 
 // Via is a kind of pointer by which a registry promotes a version.
@@ -52,6 +54,11 @@ type Options struct {
 	MaxFiles      int   // of one version, default 1000
 	LargeFile     int64 // from this size on, a route that can't be resumed is left for one that can; default 32 MiB
 	ParallelFiles int   // downloads at once, at most 2, which is the default: more only queue up in MLflow
+
+	// S3 is where files are fetched from that aren't behind the registry's artifact proxy, and S3Prefixes are the folders there that
+	// the registry may name; nil: none. The endpoint stays the caller's.
+	S3         *s3.Endpoint
+	S3Prefixes s3.Prefixes
 
 	Transport http.RoundTripper // instead of ours; the TLS options must then be empty
 	Logger    *slog.Logger      // nil: no logs

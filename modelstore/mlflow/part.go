@@ -32,7 +32,7 @@ type part struct {
 }
 
 // openPart continues what an earlier attempt left, if that can be trusted, or begins at 0.
-func openPart(root *os.Root, a artifact) (*part, error) {
+func openPart(root *os.Root, a artifact, first route) (*part, error) {
 	sum := sha256.Sum256([]byte(a.path))
 	p := &part{root: root, name: filepath.Join(partFolder, hex.EncodeToString(sum[:12])), size: a.size}
 	f, err := root.OpenFile(p.name, os.O_CREATE|os.O_RDWR, 0o640)
@@ -40,14 +40,14 @@ func openPart(root *os.Root, a artifact) (*part, error) {
 		return nil, err
 	}
 	p.f = f
-	if err := p.resume(); err != nil {
+	if err := p.resume(a, first); err != nil {
 		_ = f.Close()
 		return nil, err
 	}
 	return p, nil
 }
 
-func (p *part) resume() error {
+func (p *part) resume(a artifact, first route) error {
 	b, err := p.root.ReadFile(p.name + ".json")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -57,9 +57,15 @@ func (p *part) resume() error {
 	if err != nil {
 		return err
 	}
-	known := json.Unmarshal(b, &n) == nil && (n.Route == routeProxy || n.Route == routeVersion) && n.Size == p.size
-	if !known || n.Validator == "" || !plain(n.Validator, 200) || info.Size() > p.size {
-		return p.reset(note{Route: routeProxy})
+	known := json.Unmarshal(b, &n) == nil && n.Size == p.size && n.Validator != ""
+	switch first {
+	case routeS3:
+		known = known && n.Route == routeS3 && n.Validator == a.etag
+	default:
+		known = known && (n.Route == routeProxy || n.Route == routeVersion)
+	}
+	if !known || !plain(n.Validator, 200) || info.Size() > p.size {
+		return p.reset(note{Route: first})
 	}
 	p.note, p.have = n, info.Size()
 	if p.have == p.size && p.size > 0 {

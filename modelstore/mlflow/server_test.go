@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"modelgate/modelstore"
+	"modelgate/s3/s3test"
 )
 
 // servers are real MLflow servers, one a version for the whole package, started both at once by the first test that wants one.
@@ -78,7 +79,7 @@ func started(t *testing.T, start func() (*registry, error)) *registry {
 }
 
 // start runs a server that keeps everything in a folder of its own.
-func (s *servers) start(venv, target string) (*registry, error) {
+func (s *servers) start(venv, target string, storage ...string) (*registry, error) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		return nil, err
@@ -92,7 +93,7 @@ func (s *servers) start(venv, target string) (*registry, error) {
 		return nil, err
 	}
 	for try := 0; ; try++ { // another program may take the port first
-		r, stop, err := startOnce(bin, dir)
+		r, stop, err := startOnce(bin, dir, storage)
 		if err == nil {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -105,7 +106,10 @@ func (s *servers) start(venv, target string) (*registry, error) {
 	}
 }
 
-func startOnce(bin, dir string) (*registry, func(), error) {
+func startOnce(bin, dir string, storage []string) (*registry, func(), error) {
+	if len(storage) == 0 {
+		storage = []string{"--artifacts-destination", filepath.Join(dir, "artifacts"), "--serve-artifacts"}
+	}
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, nil, err
@@ -116,10 +120,9 @@ func startOnce(bin, dir string) (*registry, func(), error) {
 	}
 	// The shell leads a process group and ends it when its standard input does, thus also when this test dies.
 	// Ending the mlflow command alone would leave its workers behind.
-	cmd := exec.Command("sh", "-c", `"$@" </dev/null & cat >/dev/null; kill -KILL 0`, "sh",
+	cmd := exec.Command("sh", append([]string{"-c", `"$@" </dev/null & cat >/dev/null; kill -KILL 0`, "sh",
 		bin, "server", "--host", "127.0.0.1", "--port", port, "--workers", "1",
-		"--backend-store-uri", "sqlite:///"+filepath.Join(dir, "mlflow.db"),
-		"--artifacts-destination", filepath.Join(dir, "artifacts"), "--serve-artifacts")
+		"--backend-store-uri", "sqlite:///" + filepath.Join(dir, "mlflow.db")}, storage...)...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "PATH="+filepath.Dir(bin)+":"+os.Getenv("PATH"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -180,7 +183,10 @@ func healthy(base string) error {
 }
 
 // registry publishes to a real server as a training job would.
-type registry struct{ base string }
+type registry struct {
+	base  string
+	store *s3test.Server // where its artifacts are, if not behind it
+}
 
 type object = map[string]any
 
@@ -243,6 +249,12 @@ func text(t *testing.T, o object, path ...string) string {
 // upload puts files below an artifact URI of the server's proxy.
 func (r *registry) upload(t *testing.T, uri string, files map[string][]byte) {
 	t.Helper()
+	if key, ok := strings.CutPrefix(uri, "s3://models/"); ok {
+		for name, b := range files {
+			r.store.Put(t, "models", key+"/"+name, b)
+		}
+		return
+	}
 	root, ok := strings.CutPrefix(uri, "mlflow-artifacts:/")
 	if !ok {
 		t.Fatalf("artifact URI %q", uri)
