@@ -18,6 +18,7 @@ import (
 	"modelgate/inference/video"
 	"modelgate/modelstore"
 	"modelgate/modelstore/disk"
+	"modelgate/s3"
 	"modelgate/server"
 )
 
@@ -26,6 +27,7 @@ type gateway struct {
 	config   *config.Loaded
 	registry *registry
 	data     *disk.Data
+	objects  *s3.Endpoint   // nil without an object store
 	decoder  *video.Decoder // nil without ffmpeg
 	store    *modelstore.Store[*inference.Model]
 	updater  *modelstore.Updater
@@ -46,7 +48,10 @@ func newGateway(ctx context.Context, c *config.Loaded, s *screen, log *slog.Logg
 	if err != nil {
 		return g, err
 	}
-	if g.registry, err = openRegistry(ctx, c, s, log); err != nil {
+	if g.objects, err = openObjects(ctx, c); err != nil {
+		return g, err
+	}
+	if g.registry, err = openRegistry(ctx, c, g.objects, s, log); err != nil {
 		return g, err
 	}
 	eng, err := openEngine(c)
@@ -74,7 +79,7 @@ func newGateway(ctx context.Context, c *config.Loaded, s *screen, log *slog.Logg
 	g.updater = modelstore.NewUpdater(g.registry.Source, g.store, cache, g.data, modelstore.UpdaterOptions{
 		Models: g.registry.models, Discover: g.registry.discover, Interval: time.Duration(c.UpdateInterval), Observe: observe, Logger: log,
 	})
-	g.server, err = server.New(serverOptions(c, log, metrics, gatherer), g.store, g.updater) //nolint:contextcheck // it listens until it is told to drain
+	g.server, err = server.New(serverOptions(c, g.objects, log, metrics, gatherer), g.store, g.updater) //nolint:contextcheck // it listens until it is told to drain
 	return g, err
 }
 
@@ -160,13 +165,13 @@ func lateScore(c *config.Loaded) *server.Late {
 		Single: f.OnMissing == "single", PositiveLabel: m.PositiveLabel, Threshold: threshold}
 }
 
-func serverOptions(c *config.Loaded, log *slog.Logger, m *server.Metrics, g prometheus.Gatherer) server.Options {
+func serverOptions(c *config.Loaded, objects *s3.Endpoint, log *slog.Logger, m *server.Metrics, g prometheus.Gatherer) server.Options {
 	l := c.Limits
 	return server.Options{
 		GRPCAddr: c.GRPCAddr, HTTPAddr: c.HTTPAddr,
 		TLS:      server.TLSFiles{Cert: c.TLS.Cert, Key: c.TLS.Key, ClientCA: c.TLS.ClientCA},
 		Insecure: c.Insecure, TokenFile: c.TokenFile, OpenPredictions: c.OpenPredictions, Proxied: c.Proxied, AllowedHosts: c.AllowedHosts,
-		Late: lateScore(c),
+		Late: lateScore(c), References: references(c, objects),
 		Limits: server.Limits{MessageBytes: int(l.MessageBytes), IDBytes: l.IDBytes, BatchItems: l.BatchItems,
 			BatchConcurrency: l.BatchConcurrency, StreamWindow: l.StreamWindow, Streams: l.Streams},
 		DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),
@@ -212,6 +217,9 @@ func (g *gateway) close(ctx context.Context) error {
 	}
 	if g.registry != nil {
 		errs = append(errs, g.registry.close())
+	}
+	if g.objects != nil {
+		errs = append(errs, g.objects.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -13,6 +13,7 @@ import (
 	"modelgate/modelstore"
 	"modelgate/modelstore/dir"
 	"modelgate/modelstore/mlflow"
+	"modelgate/s3"
 )
 
 // registry is where versions come from: a source, the models to take from it, and how people call it.
@@ -25,7 +26,7 @@ type registry struct {
 }
 
 // openRegistry chooses the source. It is the only place that knows their names.
-func openRegistry(ctx context.Context, c *config.Loaded, s *screen, log *slog.Logger) (*registry, error) {
+func openRegistry(ctx context.Context, c *config.Loaded, objects *s3.Endpoint, s *screen, log *slog.Logger) (*registry, error) {
 	switch {
 	case c.ModelsDir != "":
 		if c.MLflow.TrackingURI != "" {
@@ -37,10 +38,10 @@ func openRegistry(ctx context.Context, c *config.Loaded, s *screen, log *slog.Lo
 	case c.MLflow.TrackingURI == "":
 		return nil, &usageError{config.ErrNothingToServe}
 	}
-	return openMLflow(c, s, log)
+	return openMLflow(c, objects, s, log)
 }
 
-func openMLflow(c *config.Loaded, s *screen, log *slog.Logger) (*registry, error) {
+func openMLflow(c *config.Loaded, objects *s3.Endpoint, s *screen, log *slog.Logger) (*registry, error) {
 	registered := make(map[string]string)
 	for name, m := range c.Models {
 		if m.Enabled {
@@ -48,11 +49,15 @@ func openMLflow(c *config.Loaded, s *screen, log *slog.Logger) (*registry, error
 		}
 	}
 	m := c.MLflow
+	prefixes, err := s3.ParsePrefixes(c.S3.ArtifactPrefixes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: s3.artifact_prefixes: %w", c.Origin("s3.artifact_prefixes"), err)
+	}
 	src, err := mlflow.New(mlflow.Options{
 		TrackingURI: m.TrackingURI, Username: m.Username, Password: m.Password, Token: m.Token,
 		InsecureTLS: m.InsecureTLS, CACertFile: m.ServerCert, ClientCertFile: m.ClientCert,
 		Models: registered, Alias: m.Alias, Stage: m.Stage, Via: via(m.Pointer), MetricNames: m.Metrics,
-		Timeout: time.Duration(m.Timeout), Logger: log,
+		Timeout: time.Duration(m.Timeout), S3: objects, S3Prefixes: prefixes, Logger: log,
 	})
 	if err != nil {
 		return nil, err

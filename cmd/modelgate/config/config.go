@@ -37,6 +37,7 @@ type Config struct {
 	Log    Log    `json:"log" jsonschema_description:"What is logged, and how."`
 	Fusion Fusion `json:"fusion" jsonschema_description:"How requests for text and clip together are answered while no version of the fusion can."`
 	MLflow MLflow `json:"mlflow" jsonschema_description:"The registry."`
+	S3     S3     `json:"s3" jsonschema_description:"The object store: for clips by reference, and for a registry that keeps its artifacts there."`
 
 	Models map[string]*Model `json:"models" jsonschema_description:"Models by served name."`
 }
@@ -111,6 +112,22 @@ type MLflow struct {
 	Timeout     Duration `json:"timeout" jsonschema_description:"Longest wait for an answer to one request."`
 }
 
+// S3 says which object store may be read, and what of it for whom.
+type S3 struct {
+	Endpoint         string   `json:"endpoint" jsonschema_description:"Address of the S3 server, such as http://127.0.0.1:9000 or https://s3.eu-north-1.amazonaws.com. Objects are read from nowhere else. Default: none, and no S3."`
+	Region           string   `json:"region" jsonschema_description:"Region that requests are signed for. Default: us-east-1, which servers without regions take."`
+	AccessKey        string   `json:"access_key" jsonschema_description:"Access key. Without one, requests are anonymous."`
+	SecretKey        string   `json:"secret_key" secret:"true" jsonschema_description:"Secret key. Environment or file only."`
+	SessionToken     string   `json:"session_token" secret:"true" jsonschema_description:"Token of temporary keys. Environment or file only."`
+	CACert           string   `json:"ca_cert" jsonschema_description:"Certificates that sign the server's certificate, PEM."`
+	Networks         []string `json:"networks" jsonschema_description:"Private networks where the endpoint's name may lead, such as 172.18.0.0/16. Default: the addresses that it has at the start, and public ones."`
+	Prefixes         []string `json:"prefixes" jsonschema_description:"Folders of which requests may name clips: bucket/folder, or bucket for all of it. Default: none, and no references."`
+	ArtifactPrefixes []string `json:"artifact_prefixes" jsonschema_description:"Folders where the registry may say that a version's files are. Default: none."`
+	Timeout          Duration `json:"timeout" jsonschema_description:"Longest time for reading one clip."`
+	Concurrent       int      `json:"concurrent" jsonschema_description:"Most clips that are read at the same time."`
+	Memory           Bytes    `json:"memory" jsonschema_description:"Most bytes of clips by reference that are in memory together. Default: four of the largest size."`
+}
+
 // Model is one served name and the rules for it.
 type Model struct {
 	Enabled            bool     `json:"enabled" jsonschema_description:"false leaves the model out."`
@@ -139,6 +156,7 @@ func defaults(env func(string) string) *Config {
 		Fusion:       Fusion{Fallback: "late_score", OnMissing: "undecided", TextWeight: 0.3, VideoWeight: 0.7, Model: "fusion", TextModel: "text", VideoModel: "video"},
 		MLflow: MLflow{Enabled: true, Pointer: "both", Alias: "production", Stage: "Production",
 			Metrics: []string{"eval_f1", "f1"}, Timeout: Duration(30 * time.Second)},
+		S3: S3{Timeout: Duration(30 * time.Second), Concurrent: 8},
 		Models: map[string]*Model{
 			"text":   defaultModel("text"),
 			"video":  defaultModel("video"),

@@ -80,14 +80,18 @@ func TestRegistryVariables(t *testing.T) {
 		"MLFLOW_TRACKING_URI=http://mlflow:5000", "MLFLOW_ENABLED=False", "MLFLOW_UPDATE_INTERVAL_MINUTES=0.5",
 		"MLFLOW_TEXT_F1_THRESHOLD=0.1", "MLFLOW_VIDEO_F1_THRESHOLD=0.2", "MLFLOW_FUSION_F1_THRESHOLD=0.3",
 		"MLFLOW_TRACKING_USERNAME=u", "MLFLOW_TRACKING_PASSWORD=p", "MLFLOW_TRACKING_TOKEN=t", "MLFLOW_TRACKING_INSECURE_TLS=true",
-		"MLFLOW_TRACKING_SERVER_CERT_PATH=/ca", "MLFLOW_TRACKING_CLIENT_CERT_PATH=/me", "MLFLOW_HTTP_REQUEST_TIMEOUT=7"))
+		"MLFLOW_TRACKING_SERVER_CERT_PATH=/ca", "MLFLOW_TRACKING_CLIENT_CERT_PATH=/me", "MLFLOW_HTTP_REQUEST_TIMEOUT=7",
+		"MLFLOW_S3_ENDPOINT_URL=http://minio:9000", "AWS_ACCESS_KEY_ID=a", "AWS_SECRET_ACCESS_KEY=s", "AWS_SESSION_TOKEN=st",
+		"AWS_DEFAULT_REGION=eu-north-1", "AWS_CA_BUNDLE=/s3ca"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := l.MLflow
 	got := []any{m.TrackingURI, m.Enabled, time.Duration(l.UpdateInterval), l.Models["text"].F1Threshold, l.Models["video"].F1Threshold,
-		l.Models["fusion"].F1Threshold, m.Username, m.Password, m.Token, m.InsecureTLS, m.ServerCert, m.ClientCert, time.Duration(m.Timeout)}
-	want := []any{"http://mlflow:5000", false, 30 * time.Second, 0.1, 0.2, 0.3, "u", "p", "t", true, "/ca", "/me", 7 * time.Second}
+		l.Models["fusion"].F1Threshold, m.Username, m.Password, m.Token, m.InsecureTLS, m.ServerCert, m.ClientCert, time.Duration(m.Timeout),
+		l.S3.Endpoint, l.S3.AccessKey, l.S3.SecretKey, l.S3.SessionToken, l.S3.Region, l.S3.CACert}
+	want := []any{"http://mlflow:5000", false, 30 * time.Second, 0.1, 0.2, 0.3, "u", "p", "t", true, "/ca", "/me", 7 * time.Second,
+		"http://minio:9000", "a", "s", "st", "eu-north-1", "/s3ca"}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
@@ -181,6 +185,10 @@ func TestMistakes(t *testing.T) {
 		"clips of no length":      {from(map[string]string{"video.duration": "0s"}, ""), []string{"--video-duration: video.duration: must be more than 0"}},
 		"no time for a clip":      {from(map[string]string{"video.timeout": "0s"}, ""), []string{"--video-timeout: video.timeout: must be 1ms or more"}},
 		"no memory for a clip":    {from(map[string]string{"video.memory": "64MiB"}, ""), []string{"--video-memory: video.memory: 64MiB is too small", "320MiB"}},
+		"no S3 endpoint":          {from(nil, "s3: {prefixes: [clips/in]}\n"), []string{"gate.yaml:1: s3.prefixes", "s3.endpoint"}},
+		"no S3 address":           {from(nil, "", "MLFLOW_S3_ENDPOINT_URL=minio:9000"), []string{"MLFLOW_S3_ENDPOINT_URL: s3.endpoint", "http://host:port"}},
+		"half a key":              {from(nil, "", "MLFLOW_S3_ENDPOINT_URL=http://minio", "AWS_ACCESS_KEY_ID=a"), []string{"AWS_ACCESS_KEY_ID: s3.access_key"}},
+		"memory for half a clip":  {from(nil, "s3: {endpoint: http://minio, memory: 1MiB}\n"), []string{"s3.memory", "video.clip_bytes"}},
 		"two mistakes":            {from(map[string]string{"keep_versions": "0", "threads": "-1"}, ""), []string{"--keep-versions", "--threads"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -209,11 +217,12 @@ func TestWarnings(t *testing.T) {
 
 func TestSecretsAreHidden(t *testing.T) {
 	const secret = "hunter2"
-	l, err := config.Load(from(nil, "mlflow:\n  token: "+secret+"\n", "MLFLOW_TRACKING_PASSWORD="+secret, "MLFLOW_TRACKING_URI=http://me:"+secret+"@mlflow:5000/x"))
+	l, err := config.Load(from(nil, "mlflow:\n  token: "+secret+"\n", "MLFLOW_TRACKING_PASSWORD="+secret, "MLFLOW_TRACKING_URI=http://me:"+secret+"@mlflow:5000/x",
+		"AWS_SECRET_ACCESS_KEY="+secret, "AWS_SESSION_TOKEN="+secret))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.MLflow.Password != secret || l.MLflow.Token != secret {
+	if l.MLflow.Password != secret || l.MLflow.Token != secret || l.S3.SecretKey != secret || l.S3.SessionToken != secret {
 		t.Errorf("the secrets have to arrive: %+v", l.MLflow)
 	}
 	for _, s := range l.Settings {

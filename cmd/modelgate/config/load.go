@@ -173,6 +173,12 @@ func registryVariables() []struct{ name, path string } {
 		{"MLFLOW_TRACKING_CLIENT_CERT_PATH", "mlflow.client_cert"},
 		{"MLFLOW_HTTP_REQUEST_TIMEOUT", "mlflow.timeout"},
 		{"MLFLOW_ENABLED", "mlflow.enabled"},
+		{"MLFLOW_S3_ENDPOINT_URL", "s3.endpoint"},
+		{"AWS_ACCESS_KEY_ID", "s3.access_key"},
+		{"AWS_SECRET_ACCESS_KEY", "s3.secret_key"},
+		{"AWS_SESSION_TOKEN", "s3.session_token"},
+		{"AWS_DEFAULT_REGION", "s3.region"},
+		{"AWS_CA_BUNDLE", "s3.ca_cert"},
 		{"MLFLOW_UPDATE_INTERVAL_MINUTES", "update_interval"},
 		{"MLFLOW_TEXT_F1_THRESHOLD", "models.text.f1_threshold"},
 		{"MLFLOW_VIDEO_F1_THRESHOLD", "models.video.f1_threshold"},
@@ -180,7 +186,7 @@ func registryVariables() []struct{ name, path string } {
 	}
 }
 
-// environment applies MLFLOW_* and then MODELGATE_*, which win. An empty variable is as good as none.
+// environment applies MLFLOW_* and AWS_*, and then MODELGATE_*, which win. An empty variable is as good as none.
 func (l *loader) environment(environ []string) (warnings []string, err error) {
 	env := lookup(environ)
 	for _, v := range registryVariables() {

@@ -24,6 +24,7 @@ func (l *Loaded) validate() error {
 	l.validateVideo(bad)
 	l.validateFusion(bad)
 	l.validateMLflow(bad)
+	l.validateS3(bad)
 	for _, name := range slices.Sorted(maps.Keys(l.Models)) {
 		l.validateModel(name, l.Models[name], bad)
 	}
@@ -179,6 +180,34 @@ func (l *Loaded) validateMLflow(bad complain) {
 	}
 	if m.Timeout <= 0 {
 		bad("mlflow.timeout", "must be more than 0")
+	}
+}
+
+func (l *Loaded) validateS3(bad complain) {
+	s := l.S3
+	if s.Endpoint == "" {
+		for path, list := range map[string][]string{"s3.prefixes": s.Prefixes, "s3.artifact_prefixes": s.ArtifactPrefixes} {
+			if len(list) > 0 {
+				bad(path, "means nothing without s3.endpoint, the address of the S3 server")
+			}
+		}
+		return // keys in the environment are often there for other programs
+	}
+	u, err := url.Parse(s.Endpoint)
+	if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") {
+		bad("s3.endpoint", "is not the address of an S3 server; write http://host:port or https://host, and keys as settings of their own")
+	}
+	if (s.AccessKey == "") != (s.SecretKey == "") {
+		bad("s3.access_key", "needs s3.secret_key, and the other way round")
+	}
+	if s.Timeout <= 0 {
+		bad("s3.timeout", "must be more than 0")
+	}
+	if s.Concurrent < 1 {
+		bad("s3.concurrent", "%d is too small; the least is 1", s.Concurrent)
+	}
+	if s.Memory != 0 && s.Memory < l.Video.ClipBytes {
+		bad("s3.memory", "%v is less than one clip may have, %v (video.clip_bytes)", s.Memory, l.Video.ClipBytes)
 	}
 }
 
