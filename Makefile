@@ -17,7 +17,7 @@ help: ## Shows this list
 ## What a newcomer runs
 
 .PHONY: demo
-demo: tools build python corpus ## Shows the main job on real input and leaves the servers running (ONCE=1: ends by itself)
+demo: tools build python corpus ffmpeg ## Shows texts, clips and both on real input and leaves the servers running (ONCE=1: ends by itself)
 	@go build -o bin/load ./benchmarks/load
 	@$(PYTHON) tools/demo/demo.py $(if $(ONCE),--once)
 
@@ -55,6 +55,10 @@ lint: tools tokenizers lint-tools ## Runs every linter
 .PHONY: bench
 bench: tools tokenizers onnxruntime ## Measures swap latency, overhead and throughput
 	go run ./benchmarks/swap
+
+.PHONY: bench-hostile
+bench-hostile: tools tokenizers onnxruntime ffmpeg ## Measures what clips cost, good and hostile ones, and what they cost other requests
+	go run ./benchmarks/hostile
 
 .PHONY: parity
 parity: tools tokenizers onnxruntime ## Compares token ids and scores with Hugging Face transformers

@@ -1,14 +1,14 @@
-"""Writes a text classifier as a bundle, the folder that the gateway serves, and measures what was written."""
+"""Writes classifiers as bundles, the folders that the gateway serves, and measures what was written."""
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import graphs
 import numpy as np
 import onnx
 import onnxruntime
-from corpus import Split
-from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 
 MAX_LENGTH = 128
@@ -17,55 +17,20 @@ LABELS = {0: "not_negative", 1: "negative"}
 POSITIVE = 1
 
 
-def graph(weights: np.ndarray, bias: float) -> onnx.ModelProto:
-    """A linear model over tokens: the sum of the weights of a row's tokens, and a bias, as two logits.
-
-    The logits are -z/2 and z/2, so that the softmax of the second equals the sigmoid of z, the logistic regression's probability.
-    """
-    nodes = [
-        helper.make_node("Gather", ["token_weights", "input_ids"], ["token_scores"]),
-        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["token_scores", "mask"], ["masked_scores"]),
-        helper.make_node("ReduceSum", ["masked_scores", "sequence_axis"], ["sum"], keepdims=1),
-        helper.make_node("Add", ["sum", "bias"], ["z"]),
-        helper.make_node("Mul", ["z", "halves"], ["logits"]),
-    ]
-    initializers = [
-        numpy_helper.from_array(weights.astype(np.float32), "token_weights"),
-        numpy_helper.from_array(np.array([1], np.int64), "sequence_axis"),
-        numpy_helper.from_array(np.array([bias], np.float32), "bias"),
-        numpy_helper.from_array(np.array([-0.5, 0.5], np.float32), "halves"),
-    ]
-    model = helper.make_model(
-        helper.make_graph(
-            nodes,
-            "linear_text_classifier",
-            [
-                helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"]),
-                helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch", "sequence"]),
-            ],
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(LABELS)])],
-            initializers,
-        ),
-        # Old enough for every runtime that the gateway may be given.
-        opset_imports=[helper.make_opsetid("", 17)],
-        ir_version=8,
-        producer_name="modelgate-demo",
-    )
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
-def _write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def write_graph(folder: Path, model: onnx.ModelProto) -> None:
+    (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
+
+
 def write(folder: Path, tokenizer: Tokenizer, weights: np.ndarray, bias: float) -> None:
-    """Writes everything but the metrics and the manifest, named and laid out as Hugging Face does."""
+    """Writes everything of a text classifier but the metrics and the manifest, named and laid out as Hugging Face does."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.onnx").write_bytes(graph(weights, bias).SerializeToString(deterministic=True))
+    write_graph(folder, graphs.classifier("linear_text_classifier", graphs.of_text(weights, bias), "z"))
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    _write_json(
+    write_json(
         folder / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -78,7 +43,7 @@ def write(folder: Path, tokenizer: Tokenizer, weights: np.ndarray, bias: float) 
             "sep_token": "[SEP]",
         },
     )
-    _write_json(
+    write_json(
         folder / "config.json",
         {
             "architectures": ["LinearForSequenceClassification"],
@@ -98,39 +63,66 @@ def write(folder: Path, tokenizer: Tokenizer, weights: np.ndarray, bias: float) 
     )
 
 
-def probabilities(folder: Path, texts: list[str], batch: int = 512) -> np.ndarray:
-    """Each text's probability of the positive label, from the written files alone, as a server would compute it."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.enable_truncation(MAX_LENGTH)
-    tokenizer.enable_padding(pad_id=tokenizer.token_to_id("[PAD]"))
+def probabilities(folder: Path, texts: list[str] | None = None, clips: np.ndarray | None = None, batch: int = 256) -> np.ndarray:
+    """Each input's probability of the positive label, from the written files alone, as a server would compute it.
+
+    clips are the chosen frames in bytes, (clips, frames, height, width, 3).
+    """
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    names = [i.name for i in session.get_inputs()]
+    encode = encoder(folder) if texts is not None else None
     answers = []
-    for start in range(0, len(texts), batch):
-        encodings = tokenizer.encode_batch_fast(texts[start : start + batch])
-        feed = {
-            "input_ids": np.array([e.ids for e in encodings], np.int64),
-            "attention_mask": np.array([e.attention_mask for e in encodings], np.int64),
-        }
-        (logits,) = session.run(["logits"], feed)
+    for start in range(0, len(clips if texts is None else texts), batch):
+        rows = slice(start, start + batch)
+        feed = encode(texts[rows]) if encode else {}
+        if clips is not None:
+            feed["pixel_values"] = pixels(clips[rows])
+        (logits,) = session.run(["logits"], {name: feed[name.removeprefix("text_").removeprefix("video_")] for name in names})
         exps = np.exp(logits - logits.max(axis=1, keepdims=True))
         answers.append(exps[:, POSITIVE] / exps.sum(axis=1))
     return np.concatenate(answers)
 
 
-def evaluate(folder: Path, held_out: Split) -> dict[str, float]:
-    """Scores the held-out rows with the bundle's own files and writes metrics.json."""
-    said = probabilities(folder, held_out.texts) >= THRESHOLD
-    true = np.array(held_out.labels, bool)
+def encoder(folder: Path) -> Callable[[list[str]], dict[str, np.ndarray]]:
+    """What makes texts the tensors of a graph."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(MAX_LENGTH)
+    tokenizer.enable_padding(pad_id=tokenizer.token_to_id("[PAD]"))
+
+    def encode(texts: list[str]) -> dict[str, np.ndarray]:
+        encodings = tokenizer.encode_batch_fast(texts)
+        return {
+            "input_ids": np.array([e.ids for e in encodings], np.int64),
+            "attention_mask": np.array([e.attention_mask for e in encodings], np.int64),
+        }
+
+    return encode
+
+
+def pixels(clips: np.ndarray) -> np.ndarray:
+    """What the processor's file says: from bytes to numbers from 0 to 1, (clips, frames, 3, height, width)."""
+    return clips.transpose(0, 1, 4, 2, 3).astype(np.float32) / np.float32(255)
+
+
+def measure(said: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """How good answers are."""
     hits = int((said & true).sum())
     precision = hits / max(1, int(said.sum()))
     recall = hits / max(1, int(true.sum()))
-    metrics = {
+    return {
         "eval_f1": 2 * precision * recall / max(1e-12, precision + recall),
         "eval_precision": precision,
         "eval_recall": recall,
         "eval_accuracy": float((said == true).mean()),
     }
-    _write_json(folder / "metrics.json", {name: round(value, 6) for name, value in metrics.items()})
+
+
+def evaluate(
+    folder: Path, labels: list[int] | np.ndarray, texts: list[str] | None = None, clips: np.ndarray | None = None
+) -> dict[str, float]:
+    """Scores held-out inputs with the bundle's own files and writes metrics.json."""
+    metrics = measure(probabilities(folder, texts, clips) >= THRESHOLD, np.array(labels, bool))
+    write_json(folder / "metrics.json", {name: round(value, 6) for name, value in metrics.items()})
     return metrics
 
 
@@ -141,4 +133,4 @@ def seal(folder: Path) -> None:
         for p in sorted(folder.iterdir())
         if p.name != "manifest.json"
     ]
-    _write_json(folder / "manifest.json", {"files": files})
+    write_json(folder / "manifest.json", {"files": files})

@@ -2,12 +2,9 @@
 
 import json
 import subprocess
-import time
 from pathlib import Path
 
 import servers
-
-MODEL = "text"
 
 
 class Gateway:
@@ -28,24 +25,21 @@ class Gateway:
     def rest(self, path: str, body: object = None) -> dict:
         return json.loads(servers.get(self.http + path, body))
 
-    def serving(self) -> str:
+    def serving(self, model: str) -> str:
         """The version that serves, or nothing."""
-        return (self.rest(f"/v1/models/{MODEL}").get("model", {}).get("active") or {}).get("version", "")
+        return (self.rest(f"/v1/models/{model}").get("model", {}).get("active") or {}).get("version", "")
 
-    def decisions(self) -> list[dict]:
+    def decisions(self, model: str) -> list[dict]:
         """The decisions about the model, newest first."""
-        return self.rest(f"/v1/models/{MODEL}/history").get("entries", [])
+        return self.rest(f"/v1/models/{model}/history").get("entries", [])
 
-    def decision_on(self, version: str, outcomes: tuple[str, ...], seconds: float = 60) -> dict:
-        """Waits for the newest decision on a version to be one of the outcomes, and returns it."""
+    def decision_on(self, model: str, version: str, seconds: float = 60) -> dict:
+        """Waits for the decision on a version, and returns it."""
 
         def ready() -> dict | None:
-            for entry in self.decisions():
-                if (entry.get("candidate") or {}).get("version") == version and entry.get("outcome") in outcomes:
+            for entry in self.decisions(model):
+                if (entry.get("candidate") or {}).get("version") == version and entry.get("outcome") in ("swapped", "refused", "failed"):
                     return entry
             return None
 
-        start = time.monotonic()
-        entry = servers.wait_for(f"decision on version {version}", ready, seconds)
-        entry["waited"] = time.monotonic() - start
-        return entry
+        return servers.wait_for(f"decision on version {version} of {model}", ready, seconds)

@@ -49,9 +49,9 @@ def wait_for(what: str, ready: Callable[[], object], seconds: float, alive: Call
         except (OSError, urllib.error.URLError, ValueError):
             pass
         if not alive():
-            raise SystemExit(f"demo: {what}: the server ended; its log is in {HOME.relative_to(ROOT)}/")
+            raise SystemExit(f"demo: {what}: the server ended; its log is in {os.path.relpath(HOME)}/")
         time.sleep(0.05)
-    raise SystemExit(f"demo: {what}: not within {seconds:.0f} s; the logs are in {HOME.relative_to(ROOT)}/")
+    raise SystemExit(f"demo: {what}: not within {seconds:.0f} s; the logs are in {os.path.relpath(HOME)}/")
 
 
 def _identity(pid: int) -> str | None:

@@ -70,7 +70,7 @@ def train(folder: Path, training: corpus.Split, held_out: corpus.Split) -> dict[
 
     shutil.rmtree(folder, ignore_errors=True)
     bundle.write(folder, tokenizer, weights, bias)
-    metrics = bundle.evaluate(folder, held_out)
+    metrics = bundle.evaluate(folder, held_out.labels, held_out.texts)
     bundle.seal(folder)
     return metrics
 
@@ -79,7 +79,7 @@ def _recipe(training: corpus.Split) -> str:
     """A digest of all that decides a bundle's bytes: the code, the versions of what it uses, the rows."""
     here = Path(__file__).parent
     digest = hashlib.sha256(f"{len(training.texts)}:{''.join(training.texts[-1:])}".encode())
-    for source in (here / "corpus.py", here / "bundle.py", here / "train.py", here.parent / "requirements.txt"):
+    for source in (*(here / f"{name}.py" for name in ("corpus", "graphs", "bundle", "train")), here.parent / "requirements.txt"):
         digest.update(source.read_bytes())
     return digest.hexdigest()
 
@@ -88,7 +88,7 @@ def train_once(folder: Path, training: corpus.Split, held_out: corpus.Split) -> 
     """Like train, but a bundle that the same recipe has made before is only measured again."""
     recipe, stamp = _recipe(training), folder.with_suffix(".recipe")
     if folder.is_dir() and stamp.exists() and stamp.read_text() == recipe:
-        metrics = bundle.evaluate(folder, held_out)
+        metrics = bundle.evaluate(folder, held_out.labels, held_out.texts)
         bundle.seal(folder)
         return metrics
     metrics = train(folder, training, held_out)
