@@ -134,13 +134,13 @@ func (m *Model) keeps(c contract, info Info) error {
 	case c.positive != nil && *c.positive != own.PositiveLabel:
 		return broken("positive_label", *c.positive, own.PositiveLabel)
 	case c.threshold != nil && *c.threshold != threshold:
-		return broken("threshold", fmt.Sprint(*c.threshold), fmt.Sprint(threshold))
+		return broken("threshold", *c.threshold, threshold)
 	case c.maxLength != 0 && c.maxLength != info.MaxLength:
-		return broken("max_length", fmt.Sprint(c.maxLength), fmt.Sprint(info.MaxLength))
+		return broken("max_length", c.maxLength, info.MaxLength)
 	case c.frames != 0 && c.frames != frames:
-		return broken("frames", fmt.Sprint(c.frames), fmt.Sprint(frames))
+		return broken("frames", c.frames, frames)
 	case c.crop != nil && !slices.Equal(c.crop, crop):
-		return broken("crop", fmt.Sprint(c.crop), fmt.Sprint(crop))
+		return broken("crop", c.crop, crop)
 	case c.inputs != nil:
 		return sameInputs(c.inputs, m.session.Inputs())
 	}

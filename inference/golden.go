@@ -150,10 +150,14 @@ func (d deviation) Error() string {
 		d.line, d.what, short(d.label), d.want, d.got, d.size(), d.tolerance)
 }
 
-// short writes v, which others made, for an error: quoted, and not too much of it.
+// short writes v, which others made, for an error: text is quoted, and there is not too much of it.
 func short(v any) string {
 	const most = 160
-	s := fmt.Sprintf("%q", v)
+	s := fmt.Sprint(v)
+	switch v.(type) {
+	case string, []string:
+		s = fmt.Sprintf("%q", v)
+	}
 	if len(s) <= most {
 		return s
 	}

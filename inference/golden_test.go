@@ -228,7 +228,7 @@ func TestBadGoldenFiles(t *testing.T) {
 		"negative tolerance":     {line(text, scores, "-0.1"), []string{"tolerance is -0.1"}},
 		"tolerance for anything": {line(text, scores, "1"), []string{"at most 0.1"}},
 		"no request":             {`{"scores": {}, "tolerance": 0.1}`, []string{"request"}},
-		"unknown field":          {strings.Replace(good, `"tolerance"`, `"tolerence": 1, "tolerance"`, 1), []string{`unknown field "tolerence"`}},
+		"unknown field":          {strings.Replace(good, `"tolerance"`, `"limit": 1, "tolerance"`, 1), []string{`unknown field "limit"`}},
 		"wrong case":             {strings.Replace(good, `"text"`, `"Text"`, 1), []string{`unknown field "Text"`}},
 		"twice":                  {strings.Replace(good, `"tolerance"`, `"tolerance": 0.01, "tolerance"`, 1), []string{"twice"}},
 		"a label twice":          {line(text, `{"negative": 0.1, "negative": 0.5, "positive": 0.5}`, "0.1"), []string{"twice"}},

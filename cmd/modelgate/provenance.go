@@ -21,7 +21,7 @@ func checkProvenance(c *config.Loaded, model, dir string, declared bool) error {
 	if err != nil {
 		return err
 	}
-	missing := ""
+	var missing string
 	switch {
 	case !has:
 		missing = "its bundle has no manifest.json"
