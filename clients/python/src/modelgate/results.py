@@ -13,7 +13,7 @@ from modelgate import _proto, errors
 from modelgate.upload import Clip, is_reference
 
 _REQUEST = _proto.message("modelgate.v1.PredictRequest")
-# What a batch or a stream adds to a request to make a message of it, at most.
+# What a clip's field, and a batch or a stream, add to make a message of a request, at most.
 _ENVELOPE = 64
 
 # An encoded clip, its path, JPEG or PNG frames in order, or a reference "s3://bucket/key" that the server fetches if it is set up to.
@@ -127,13 +127,13 @@ def message(request: Request, model: str, most: int) -> Any:
     """
     out = header(request, model)
     try:
+        clip = None if request.video is None else Clip.of(request.video)
+        if clip and too_large(out, clip, most):
+            few = "Client.predict uploads it, batches and streams don't"
+            raise ValueError(f"the clip has {clip.size} bytes, too many for a message of {most}: {few}")
         if request.video is not None:
-            clip = Clip.of(request.video)
-            if clip and too_large(out, clip, most):
-                few = "Client.predict uploads it, batches and streams don't"
-                raise ValueError(f"the clip has {clip.size} bytes, too many for a message of {most}: {few}")
             _put_video(out.video, clip, request.video)
-        if out.ByteSize() + _ENVELOPE > most:
+        if clip is None and out.ByteSize() + _ENVELOPE > most:
             advice = "fewer or smaller frames, or the clip that they are from" if request.video is not None else "a shorter text"
             raise ValueError(f"the request has {out.ByteSize()} bytes, too many for a message of {most}: send {advice}")
     except (TypeError, ValueError, OSError) as err:
