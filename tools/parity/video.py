@@ -2,7 +2,7 @@
 
     python tools/parity/video.py --out DIR [--edge 40 --crop 32]
 
-It needs ffmpeg with libx264 and tools/parity/requirements-video.txt. DIR gets an index.json, the clips, and for each clip the bytes
+It needs ffmpeg with libx264 and clients/python/requirements-torch.txt. DIR gets an index.json, the clips, and for each clip the bytes
 of the chosen frames after resize and crop, compressed. The frames come from PyAV, as transformers reads them.
 """
 
