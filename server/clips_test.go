@@ -25,13 +25,14 @@ import (
 )
 
 // startClips starts a gateway with a video and a fusion model, for which red is positive and blue negative.
-func startClips(t testing.TB) *gateway {
+func startClips(t testing.TB, change ...func(*config)) *gateway {
 	t.Helper()
-	return startClipsWith(t, video.DecoderOptions{FFmpeg: enginetest.FFmpeg(t), Queue: 100})
+	return startClipsWith(t, video.DecoderOptions{FFmpeg: enginetest.FFmpeg(t), Queue: 100}, change...)
 }
 
 // startClipsWith has its own decoder, whose events become metrics.
-func startClipsWith(t testing.TB, o video.DecoderOptions) *gateway {
+
+func startClipsWith(t testing.TB, o video.DecoderOptions, change ...func(*config)) *gateway {
 	t.Helper()
 	var g *gateway
 	started := make(chan struct{})
@@ -43,11 +44,11 @@ func startClipsWith(t testing.TB, o video.DecoderOptions) *gateway {
 	must(t, err)
 	t.Cleanup(func() { must(t, d.Close()) })
 	defer close(started)
-	g = start(t, func(c *config) {
+	g = start(t, append([]func(*config){func(c *config) {
 		c.decoder = d
 		c.models = []modelstore.ModelConfig{{Name: "text"}, {Name: "video"}, {Name: "fusion"}}
 		c.versions = append(c.versions, version{"video", 1, 0.9, enginetest.VideoBundle{}}, version{"fusion", 1, 0.9, enginetest.VideoBundle{Fusion: true, Seed: 3}})
-	})
+	}}, change...)...)
 	return g
 }
 

@@ -75,6 +75,9 @@ func ofPrediction() table {
 		{engine.ErrInput, kind{codes.Internal, "MODEL_FAILED", 0, true}},
 		{engine.ErrGraph, kind{codes.Internal, "MODEL_FAILED", 0, true}},
 		{inference.ErrBundle, kind{codes.Internal, "MODEL_FAILED", 0, true}},
+		{errClipTooLarge, kind{codes.InvalidArgument, "CLIP_TOO_LARGE", 0, false}},
+		{errUploadsFull, kind{codes.ResourceExhausted, "UPLOADS_FULL", soon, false}},
+		{errUploadSlow, kind{codes.DeadlineExceeded, "UPLOAD_TOO_SLOW", 0, false}},
 		{errNoLateScore, kind{codes.FailedPrecondition, "NO_LATE_SCORE", 0, false}},
 		{errBroken, kind{codes.Internal, "MODEL_FAILED", 0, true}},
 	}, ofStore()...), kind{codes.Internal, "INTERNAL", 0, true}}

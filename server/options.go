@@ -54,6 +54,11 @@ type Limits struct {
 	BatchConcurrency int // items of one batch that are computed at the same time; default 32
 	StreamWindow     int // messages of one stream that are in flight; default 64
 	Streams          int // RPCs at the same time on one connection; default 1024
+
+	UploadBytes  int           // of one uploaded clip; default 64 MiB
+	UploadsBytes int           // of all uploads in memory together; default four clips and messages of the largest size
+	UploadIdle   time.Duration // between two pieces of an upload; default 30 seconds
+	UploadTime   time.Duration // for a clip to arrive; default 10 minutes
 }
 
 // withDefaults fills in what was left out, and says what can't be.
@@ -84,13 +89,21 @@ func (l Limits) withDefaults() Limits {
 	l.BatchConcurrency = cmp.Or(l.BatchConcurrency, 32)
 	l.StreamWindow = cmp.Or(l.StreamWindow, 64)
 	l.Streams = cmp.Or(l.Streams, 1024)
+	l.UploadBytes = cmp.Or(l.UploadBytes, 64<<20)
+	l.UploadsBytes = cmp.Or(l.UploadsBytes, 4*(l.UploadBytes+l.MessageBytes))
+	l.UploadIdle = cmp.Or(l.UploadIdle, 30*time.Second)
+	l.UploadTime = cmp.Or(l.UploadTime, 10*time.Minute)
 	return l
 }
 
 func (o Options) check() error {
 	l := o.Limits
-	if min(l.MessageBytes, l.IDBytes, l.BatchItems, l.BatchConcurrency, l.StreamWindow, l.Streams) < 0 {
+	if min(l.MessageBytes, l.IDBytes, l.BatchItems, l.BatchConcurrency, l.StreamWindow, l.Streams, l.UploadBytes, l.UploadsBytes) < 0 ||
+		min(l.UploadIdle, l.UploadTime) < 0 {
 		return fmt.Errorf("a limit is negative: %+v", l)
+	}
+	if least := l.UploadBytes + l.MessageBytes; l.UploadsBytes < least {
+		return fmt.Errorf("uploads may hold %d bytes together: at least %d, one clip and one message, are needed", l.UploadsBytes, least)
 	}
 	if o.DrainDelay < 0 || o.DrainTimeout < 0 {
 		return errors.New("a drain time is negative")

@@ -16,6 +16,9 @@ import (
 type predictions struct {
 	pb.UnimplementedPredictionServiceServer
 	*Server
+	// fromREST says that only our own REST calls: an upload may send its header again after its chunks, since a form's fields may
+	// come after its file.
+	fromREST bool
 }
 
 // Predict scores one input.

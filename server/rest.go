@@ -23,7 +23,7 @@ import (
 )
 
 // newGateway translates REST into calls over conn.
-func newGateway(ctx context.Context, conn *grpc.ClientConn) (http.Handler, error) {
+func newGateway(ctx context.Context, conn *grpc.ClientConn) (*runtime.ServeMux, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, newJSONCodec()),
 		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptSlash), // a model's name may hold any other character, escaped

@@ -27,11 +27,11 @@ const sendFactor = 4
 
 // newGRPC makes a gRPC server with our services. There are two: one for the network, and one that REST reaches within the process,
 // so that REST calls go through the same interceptors, limits and authorizer, and can be drained before it is.
-func (s *Server) newGRPC(a *authorizer, more ...grpc.ServerOption) *grpc.Server {
+func (s *Server) newGRPC(a *authorizer, p predictions, more ...grpc.ServerOption) *grpc.Server {
 	g := grpc.NewServer(append(append(s.limits(), more...),
 		grpc.ChainUnaryInterceptor(s.unaryInterceptors(a)...),
 		grpc.ChainStreamInterceptor(s.streamInterceptors(a)...))...)
-	pb.RegisterPredictionServiceServer(g, predictions{Server: s})
+	pb.RegisterPredictionServiceServer(g, p)
 	pb.RegisterModelServiceServer(g, models{Server: s})
 	healthpb.RegisterHealthServer(g, s.health)
 	return g

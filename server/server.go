@@ -41,6 +41,7 @@ type Server struct {
 	web        *http.Server
 	busy       *busyConns
 	health     *health
+	uploads    *budget
 
 	wasReady atomic.Bool   // once ready, always ready: a store never takes back what it serves
 	draining chan struct{} // closed when the drain begins
@@ -53,7 +54,8 @@ func New(o Options, store *modelstore.Store[*inference.Model], updater *modelsto
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{o: o, store: store, updater: updater, references: newReferenceReader(o.References), health: newHealth(), busy: newBusyConns(), draining: make(chan struct{})}
+	s := &Server{o: o, store: store, updater: updater, references: newReferenceReader(o.References), health: newHealth(), busy: newBusyConns(), draining: make(chan struct{}),
+		uploads: &budget{most: int64(o.Limits.UploadsBytes), shown: o.Metrics.uploadsHeld}}
 	if err := s.listen(); err != nil {
 		return nil, err
 	}
@@ -117,8 +119,8 @@ func (s *Server) assemble() error {
 	if s.o.Reflection != nil {
 		reflect = *s.o.Reflection
 	}
-	s.outer = s.newGRPC(authorize(s.grpc), append(connectionLimits(), grpc.Creds(creds))...)
-	s.inner = s.newGRPC(authorize(s.http))
+	s.outer = s.newGRPC(authorize(s.grpc), predictions{Server: s}, append(connectionLimits(), grpc.Creds(creds))...)
+	s.inner = s.newGRPC(authorize(s.http), predictions{Server: s, fromREST: true})
 	if reflect {
 		reflection.Register(s.outer)
 	}
@@ -140,6 +142,9 @@ func (s *Server) assembleWeb() error {
 	}
 	s.conn = conn
 	rest, err := newGateway(context.Background(), conn)
+	if err == nil {
+		err = s.addMedia(rest)
+	}
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (p predictions) PredictStream(stream predictStream) error {
 // readAndAnswer starts the answer to each message, until the caller sends no more, leaves, or the server drains.
 func (p predictions) readAndAnswer(ctx context.Context, stream predictStream, a *answers) error {
 	places := make(chan struct{}, p.o.Limits.StreamWindow)
-	messages := receive(ctx, stream)
+	messages := receive(ctx, stream.Recv)
 	for {
 		select {
 		case places <- struct{}{}:
@@ -105,20 +105,20 @@ func (a *answers) send(out *pb.PredictStreamResponse) {
 	}
 }
 
-type message struct {
-	req *pb.PredictStreamRequest
+type message[M any] struct {
+	req M
 	err error
 }
 
 // receive reads messages on a goroutine, one ahead, so that the handler can also notice the drain. The goroutine ends with the
-// first error; grpc fails Recv when the handler returns, so there is always one.
-func receive(ctx context.Context, stream predictStream) <-chan message {
-	messages := make(chan message)
+// first error; grpc fails next, the stream's Recv, when the handler returns, so there is always one.
+func receive[M any](ctx context.Context, next func() (M, error)) <-chan message[M] {
+	messages := make(chan message[M])
 	go func() {
 		for {
-			m, err := stream.Recv()
+			m, err := next()
 			select {
-			case messages <- message{m, err}:
+			case messages <- message[M]{m, err}:
 			case <-ctx.Done():
 				return
 			}

@@ -121,6 +121,10 @@ func setHeaders(h http.Header, path string) {
 // restOnly bounds a REST call in size and time before the gateway reads it.
 func (s *Server) restOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isMedia(r) { // which has bounds of its own
+			next.ServeHTTP(w, r)
+			return
+		}
 		if r.Method == http.MethodPost && !isJSON(r.Header.Get("Content-Type")) {
 			refuse(w, http.StatusUnsupportedMediaType, codes.InvalidArgument, "NOT_JSON", "send the body as JSON, with the header Content-Type: application/json")
 			return
@@ -135,12 +139,14 @@ func (s *Server) restOnly(next http.Handler) http.Handler {
 			refuse(w, http.StatusBadRequest, codes.InvalidArgument, "BODY_INCOMPLETE", "the body could not be read to its end")
 			return
 		}
+		rc := http.NewResponseController(w)
+		_ = rc.SetReadDeadline(time.Time{}) // the server watches the connection, and would take a deadline that passes for a caller that left
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		d := orderTimeout
 		if strings.HasSuffix(r.URL.Path, ":predict") || strings.HasSuffix(r.URL.Path, ":predictBatch") {
 			d = predictTimeout
 		}
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d + writeTime)) // only a connection that is gone has none
+		_ = rc.SetWriteDeadline(time.Now().Add(d + writeTime)) // only a connection that is gone has none
 		ctx, cancel := context.WithTimeout(r.Context(), d)
 		defer cancel()
 		next.ServeHTTP(w, r.WithContext(ctx))
@@ -179,8 +185,13 @@ func (s *Server) openAPI() (map[string]any, error) {
 	}
 	doc["info"] = map[string]string{
 		"title": "modelgate", "version": s.o.Version,
-		"description": "Predictions from text classifiers that are replaced while they serve. gRPC has the same calls, and streams.",
+		"description": "Predictions from classifiers of texts and clips that are replaced while they serve. gRPC has the same calls, and streams.",
 	}
+	paths, ok := doc["paths"].(map[string]any)
+	if !ok {
+		return nil, errors.New("the embedded API description has no paths")
+	}
+	paths[mediaPath] = describeMedia()
 	doc["securityDefinitions"] = map[string]any{"bearer": map[string]string{"type": "apiKey", "in": "header", "name": "Authorization",
 		"description": `"Bearer TOKEN", where the server has a token file`}}
 	doc["security"] = []any{map[string]any{"bearer": []string{}}}

@@ -57,7 +57,7 @@ func TestOpenAPI(t *testing.T) {
 	if doc.Info.Title != "modelgate" || doc.Info.Version != "test" || doc.Info.Description == "" {
 		t.Errorf("%+v", doc.Info)
 	}
-	for path, method := range map[string]string{"/v1/models/{model}:predict": "post", "/v1/models/{model}:predictBatch": "post", "/v1/models": "get", "/v1/models/{model}": "get",
+	for path, method := range map[string]string{"/v1/models/{model}:predict": "post", "/v1/models/{model}:predictMedia": "post", "/v1/models/{model}:predictBatch": "post", "/v1/models": "get", "/v1/models/{model}": "get",
 		"/v1/models/{model}/versions": "get", "/v1/models/{model}/history": "get", "/v1/models/{model}:refresh": "post", "/v1/models/{model}:promote": "post",
 		"/v1/models/{model}:rollback": "post", "/v1/models/{model}:pin": "post", "/v1/models/{model}:unpin": "post"} {
 		if doc.Paths[path][method] == nil {
