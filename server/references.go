@@ -22,6 +22,8 @@ type References struct {
 	TotalBytes int64        // of all that are in memory at the same time; default 4 clips of the largest size
 	Concurrent int          // clips that are read at the same time; default 8
 	Waiting    int          // requests that may wait for one of those places; default 64
+	// MemoryWait is how long an open object waits for memory; default 5 s. It must be less than an endpoint waits for its reader.
+	MemoryWait time.Duration
 }
 
 func (r References) withDefaults() References {
@@ -29,11 +31,12 @@ func (r References) withDefaults() References {
 	r.TotalBytes = cmp.Or(r.TotalBytes, 4*r.ClipBytes)
 	r.Concurrent = cmp.Or(r.Concurrent, 8)
 	r.Waiting = cmp.Or(r.Waiting, 64)
+	r.MemoryWait = cmp.Or(r.MemoryWait, 5*time.Second)
 	return r
 }
 
 func (r References) check() error {
-	if min(r.ClipBytes, r.TotalBytes) < 0 || min(r.Concurrent, r.Waiting) < 0 {
+	if min(r.ClipBytes, r.TotalBytes) < 0 || r.MemoryWait < 0 || min(r.Concurrent, r.Waiting) < 0 {
 		return errors.New("a limit on references is negative")
 	}
 	if r.TotalBytes < r.ClipBytes {
@@ -44,9 +47,6 @@ func (r References) check() error {
 
 // errReferencesFull says that too many clips are being read, or are in memory.
 var errReferencesFull = errors.New("too many clips are being read from the object store; try again soon")
-
-// longestMemoryWait is how long an open object waits for memory: less than an endpoint waits for its reader.
-const longestMemoryWait = 5 * time.Second
 
 // referenceReader reads clips by reference, within bounds.
 type referenceReader struct {
@@ -89,7 +89,7 @@ func (r *referenceReader) read(ctx context.Context, uri string) (clip []byte, re
 }
 
 func (r *referenceReader) reserve(ctx context.Context, n int64) error {
-	waiting, cancel := context.WithTimeout(ctx, longestMemoryWait)
+	waiting, cancel := context.WithTimeout(ctx, r.MemoryWait)
 	defer cancel()
 	if err := r.bytes.Acquire(waiting, n); err != nil && ctx.Err() == nil {
 		return errReferencesFull

@@ -186,6 +186,7 @@ func TestReferencesAreBounded(t *testing.T) {
 	}{
 		"places":  {server.References{Concurrent: 2, Waiting: 1}, 2, 3},
 		"waiting": {server.References{Concurrent: 2, Waiting: 10}, 2, 0},
+		"memory":  {server.References{ClipBytes: 1000, TotalBytes: 2000, MemoryWait: 50 * time.Millisecond}, 6, 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSlowStore(t, 1000)
@@ -208,7 +209,7 @@ func TestReferencesAreBounded(t *testing.T) {
 			eventually(t, func() bool { return s.asked.Load() == c.most && full.Load() == c.fullAtAll })
 			close(s.send)
 			wg.Wait()
-			if full.Load() != c.fullAtAll || bad.Load() != 6-c.fullAtAll || s.asked.Load() != 6-c.fullAtAll {
+			if full.Load() != c.fullAtAll || bad.Load() != 6-c.fullAtAll || s.asked.Load() != max(c.most, 6-c.fullAtAll) {
 				t.Errorf("%d refused, %d read of %d asked for", full.Load(), bad.Load(), s.asked.Load())
 			}
 		})
