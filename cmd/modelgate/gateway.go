@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -173,7 +174,9 @@ func serverOptions(c *config.Loaded, objects *s3.Endpoint, log *slog.Logger, m *
 		Insecure: c.Insecure, TokenFile: c.TokenFile, OpenPredictions: c.OpenPredictions, Proxied: c.Proxied, AllowedHosts: c.AllowedHosts,
 		Late: lateScore(c), References: references(c, objects),
 		Limits: server.Limits{MessageBytes: int(l.MessageBytes), IDBytes: l.IDBytes, BatchItems: l.BatchItems,
-			BatchConcurrency: l.BatchConcurrency, StreamWindow: l.StreamWindow, Streams: l.Streams},
+			BatchConcurrency: l.BatchConcurrency, StreamWindow: l.StreamWindow, Streams: l.Streams,
+			UploadBytes: int(cmp.Or(l.UploadBytes, c.Video.ClipBytes)), UploadsBytes: int(l.UploadsBytes),
+			UploadIdle: time.Duration(l.UploadIdle), UploadTime: time.Duration(l.UploadTime)},
 		DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),
 		Reflection: c.Reflection, Version: thisBuild().Version, Logger: log, Metrics: m, Gatherer: g,
 	}

@@ -64,6 +64,11 @@ type Limits struct {
 	BatchConcurrency int   `json:"batch_concurrency" jsonschema_description:"Most inputs of one PredictBatch that are computed at the same time."`
 	StreamWindow     int   `json:"stream_window" jsonschema_description:"Most messages of one stream in flight."`
 	Streams          int   `json:"streams" jsonschema_description:"Most calls in progress on one connection."`
+
+	UploadBytes  Bytes    `json:"upload_bytes" jsonschema_description:"Largest clip that may be uploaded; 0 is video.clip_bytes."`
+	UploadsBytes Bytes    `json:"uploads_bytes" jsonschema_description:"Memory for all uploads in progress together; 0 is four times the largest clip and message."`
+	UploadIdle   Duration `json:"upload_idle" jsonschema_description:"Longest time in which nothing of an upload arrives."`
+	UploadTime   Duration `json:"upload_time" jsonschema_description:"Longest time for a clip to arrive."`
 }
 
 // Video bounds the decoding of clips.
@@ -150,10 +155,11 @@ func defaults(env func(string) string) *Config {
 		DataDir:        defaultDataDir(env),
 		UpdateInterval: Duration(30 * time.Minute), KeepPrevious: Duration(10 * time.Minute), KeepVersions: 3,
 		DrainTimeout: Duration(20 * time.Second),
-		Limits:       Limits{TextBytes: 64 << 10, MessageBytes: 4 << 20, IDBytes: 256, BatchItems: 256, BatchConcurrency: 32, StreamWindow: 64, Streams: 1024},
-		Video:        Video{ClipBytes: 64 << 20, Pixels: 9 << 20, Frames: 18000, Duration: Duration(10 * time.Minute), Memory: 1 << 30, Timeout: Duration(30 * time.Second)},
-		Log:          Log{Level: "info", Format: "auto"},
-		Fusion:       Fusion{Fallback: "late_score", OnMissing: "undecided", TextWeight: 0.3, VideoWeight: 0.7, Model: "fusion", TextModel: "text", VideoModel: "video"},
+		Limits: Limits{TextBytes: 64 << 10, MessageBytes: 4 << 20, IDBytes: 256, BatchItems: 256, BatchConcurrency: 32, StreamWindow: 64, Streams: 1024,
+			UploadIdle: Duration(30 * time.Second), UploadTime: Duration(10 * time.Minute)},
+		Video:  Video{ClipBytes: 64 << 20, Pixels: 9 << 20, Frames: 18000, Duration: Duration(10 * time.Minute), Memory: 1 << 30, Timeout: Duration(30 * time.Second)},
+		Log:    Log{Level: "info", Format: "auto"},
+		Fusion: Fusion{Fallback: "late_score", OnMissing: "undecided", TextWeight: 0.3, VideoWeight: 0.7, Model: "fusion", TextModel: "text", VideoModel: "video"},
 		MLflow: MLflow{Enabled: true, Pointer: "both", Alias: "production", Stage: "Production",
 			Metrics: []string{"eval_f1", "f1"}, Timeout: Duration(30 * time.Second)},
 		S3: S3{Timeout: Duration(30 * time.Second), Concurrent: 8},

@@ -189,6 +189,10 @@ func TestMistakes(t *testing.T) {
 		"no S3 address":           {from(nil, "", "MLFLOW_S3_ENDPOINT_URL=minio:9000"), []string{"MLFLOW_S3_ENDPOINT_URL: s3.endpoint", "http://host:port"}},
 		"half a key":              {from(nil, "", "MLFLOW_S3_ENDPOINT_URL=http://minio", "AWS_ACCESS_KEY_ID=a"), []string{"AWS_ACCESS_KEY_ID: s3.access_key"}},
 		"memory for half a clip":  {from(nil, "s3: {endpoint: http://minio, memory: 1MiB}\n"), []string{"s3.memory", "video.clip_bytes"}},
+		"uploads no one decodes":  {from(nil, "limits: {upload_bytes: 65MiB}\n"), []string{"gate.yaml:1: limits.upload_bytes: 65MiB is more than video.clip_bytes, 64MiB"}},
+		"clips below uploads":     {from(nil, "video: {clip_bytes: 1MiB}\nlimits: {upload_bytes: 2MiB}\n"), []string{"gate.yaml:2: limits.upload_bytes: 2MiB is more than video.clip_bytes, 1MiB"}},
+		"no room for an upload":   {from(map[string]string{"limits.uploads_bytes": "67MiB"}, ""), []string{"--limits-uploads-bytes: limits.uploads_bytes: 67MiB is too small; the least is 68MiB"}},
+		"no time for an upload":   {from(nil, "limits: {upload_time: 0s, upload_idle: 0s}\n"), []string{"limits.upload_time: must be more than 0", "limits.upload_idle: must be more than 0"}},
 		"two mistakes":            {from(map[string]string{"keep_versions": "0", "threads": "-1"}, ""), []string{"--keep-versions", "--threads"}},
 	} {
 		t.Run(name, func(t *testing.T) {

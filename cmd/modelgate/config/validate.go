@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,6 +23,7 @@ func (l *Loaded) validate() error {
 	l.validateFiles(bad)
 	l.validateNumbers(bad)
 	l.validateVideo(bad)
+	l.validateUploads(bad)
 	l.validateFusion(bad)
 	l.validateMLflow(bad)
 	l.validateS3(bad)
@@ -158,6 +160,26 @@ func (l *Loaded) validateVideo(bad complain) {
 	}
 	if v.Timeout < Duration(time.Millisecond) {
 		bad("video.timeout", "must be 1ms or more")
+	}
+}
+
+// validateUploads keeps a clip from being taken that couldn't be decoded, or couldn't be in memory.
+func (l *Loaded) validateUploads(bad complain) {
+	u := l.Limits
+	most := cmp.Or(u.UploadBytes, l.Video.ClipBytes)
+	switch {
+	case u.UploadBytes < 0:
+		bad("limits.upload_bytes", "must be 0 or more")
+	case u.UploadBytes > l.Video.ClipBytes:
+		bad("limits.upload_bytes", "%v is more than video.clip_bytes, %v, which is what can be decoded: raise that too", u.UploadBytes, l.Video.ClipBytes)
+	case u.UploadsBytes < 0 || u.UploadsBytes > 0 && u.UploadsBytes < most+u.MessageBytes:
+		bad("limits.uploads_bytes", "%v is too small; the least is %v, one clip and one message", u.UploadsBytes, most+u.MessageBytes)
+	}
+	if u.UploadIdle <= 0 {
+		bad("limits.upload_idle", "must be more than 0")
+	}
+	if u.UploadTime <= 0 {
+		bad("limits.upload_time", "must be more than 0")
 	}
 }
 
