@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -64,8 +65,13 @@ func (c *Client) Models() modelgatev1.ModelServiceClient { return c.models }
 
 // withTimeout gives a call without a deadline one.
 func (c *Client) withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok || c.o.Timeout < 0 {
+	return within(ctx, c.o.Timeout)
+}
+
+// within gives ctx a deadline, unless it has one or d is less than 0.
+func within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok || d < 0 {
 		return ctx, func() {}
 	}
-	return context.WithTimeout(ctx, c.o.Timeout)
+	return context.WithTimeout(ctx, d)
 }

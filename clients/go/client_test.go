@@ -28,6 +28,10 @@ func TestRepeatsOnlyWhatIsSafe(t *testing.T) {
 			_, err := c.Predict(ctx, "text", "a")
 			return err
 		},
+		"UploadPredict": func(ctx context.Context, c *modelgate.Client) error {
+			_, err := c.PredictVideo(ctx, "video", make([]byte, 5<<20))
+			return err
+		},
 		"PredictBatch": func(ctx context.Context, c *modelgate.Client) error {
 			_, err := c.PredictBatch(ctx, "text", []modelgate.Request{{}})
 			return err
@@ -205,6 +209,9 @@ func TestPredict(t *testing.T) {
 			Classes: []*modelgatev1.Class{{Label: "harmful", Score: 0.75}}, Label: "harmful", Score: 0.75, PositiveLabel: "harmful",
 			Decision: modelgatev1.Decision_DECISION_AT_OR_ABOVE_THRESHOLD, Threshold: 0.5,
 			Model: r.GetModel(), Version: "12", Id: r.GetId(), Truncated: r.GetTopK() == 1,
+			Digest: "d1", Reason: "because", FramesRepeated: true, Path: modelgatev1.Path_PATH_LATE_SCORE,
+			Parts:   []*modelgatev1.Part{{Model: "text", Version: "3", Digest: "d2", Label: "harmless", Score: 0.25, PositiveLabel: "harmful", Weight: 0.3}},
+			Timings: &modelgatev1.Timings{DecodeSeconds: 0.5, QueueSeconds: 0.25, ComputeSeconds: 2},
 		}, nil
 	}}).start(t)
 	ctx, c := dial(t, p.addr, modelgate.Options{Token: "secret\n"})
@@ -215,6 +222,9 @@ func TestPredict(t *testing.T) {
 	want := modelgate.Prediction{
 		Classes: []modelgate.Class{{Label: "harmful", Score: 0.75}}, Label: "harmful", Score: 0.75, PositiveLabel: "harmful",
 		Decision: modelgate.AtOrAboveThreshold, Threshold: 0.5, Model: "text", Version: "12", ID: "7", Truncated: true,
+		Digest: "d1", Reason: "because", FramesRepeated: true, Path: modelgate.PathLateScore,
+		Parts:   []modelgate.Part{{Model: "text", Version: "3", Digest: "d2", Label: "harmless", Score: 0.25, PositiveLabel: "harmful", Weight: 0.3}},
+		Timings: modelgate.Timings{Decode: 500 * time.Millisecond, Queue: 250 * time.Millisecond, Compute: 2 * time.Second},
 	}
 	if fmt.Sprint(*got) != fmt.Sprint(want) {
 		t.Errorf("got %+v, want %+v", *got, want)

@@ -30,6 +30,11 @@ type Options struct {
 	// Timeout bounds a call whose context has no deadline, all attempts together. 0 means 10 seconds, less than 0 no bound.
 	// Streams are bounded by their context only.
 	Timeout time.Duration
+	// UploadTimeout is the same for a clip that is uploaded because it is larger than a message. 0 means 10 minutes.
+	UploadTimeout time.Duration
+	// UploadAbove is the size of a clip in bytes, above which PredictVideo uploads it. 0 means 256 KiB less than 4 MiB, the servers'
+	// default limit of messages.
+	UploadAbove int
 	// MaxAttempts is how often a call that is safe to repeat is tried in all, from 1 to 5. 0 means 4.
 	MaxAttempts int
 	// MessageBytes bounds one answer. 0 means 16 MiB.
@@ -41,6 +46,8 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	o.Token = strings.TrimSpace(o.Token)
 	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
+	o.UploadTimeout = cmp.Or(o.UploadTimeout, 10*time.Minute)
+	o.UploadAbove = cmp.Or(o.UploadAbove, 4<<20-256<<10)
 	o.MaxAttempts = cmp.Or(o.MaxAttempts, 4)
 	o.MessageBytes = cmp.Or(o.MessageBytes, 16<<20)
 	o.StreamWindow = cmp.Or(o.StreamWindow, 64)
@@ -52,8 +59,8 @@ func (o Options) dialOptions(target string) (string, []grpc.DialOption, error) {
 	if o.MaxAttempts < 1 || o.MaxAttempts > 5 {
 		return "", nil, fmt.Errorf("MaxAttempts is %d: it must be from 1 to 5", o.MaxAttempts)
 	}
-	if o.MessageBytes < 0 || o.StreamWindow < 0 {
-		return "", nil, errors.New("MessageBytes or StreamWindow is negative")
+	if min(o.MessageBytes, o.StreamWindow, o.UploadAbove) < 0 {
+		return "", nil, errors.New("MessageBytes, StreamWindow or UploadAbove is negative")
 	}
 	dialTarget, local, listed, err := parseTarget(target)
 	if err != nil {

@@ -2,6 +2,10 @@ package modelgate_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -28,12 +32,15 @@ type peer struct {
 	predict func(context.Context, *modelgatev1.PredictRequest) (*modelgatev1.PredictResponse, error) // nil: echo
 	batch   func(*modelgatev1.PredictBatchRequest) (*modelgatev1.PredictBatchResponse, error)        // nil: echo
 	stream  func(stream peerStream) error                                                            // nil: echo
+	chunk   func(call, n int) error                                                                  // if not nil, says whether an upload ends with its nth chunk, from 0
 	fail    func(call int) error                                                                     // if not nil, says how the nth call of a method ends, from 1
 
 	mu    sync.Mutex
 	calls map[string]int // guarded by mu: by the method's name
 	token string         // guarded by mu: the last authorization seen
 }
+
+type peerUpload = grpc.ClientStreamingServer[modelgatev1.UploadPredictRequest, modelgatev1.UploadPredictResponse]
 
 type peerStream = grpc.BidiStreamingServer[modelgatev1.PredictStreamRequest, modelgatev1.PredictStreamResponse]
 
@@ -165,6 +172,33 @@ func (p *peer) PredictStream(stream peerStream) error {
 		return p.stream(stream)
 	}
 	return each(stream, func(r *modelgatev1.PredictRequest) error { return stream.Send(answer(r)) })
+}
+
+// UploadPredict answers with the clip as a digest in the label, and with how it was cut.
+func (p *peer) UploadPredict(stream peerUpload) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	clip, chunks := sha256.New(), 0
+	for ; ; chunks++ {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		_, _ = clip.Write(m.GetChunk()) // never fails
+		if p.chunk != nil {
+			if err := p.chunk(p.count("UploadPredict"), chunks); err != nil {
+				return err
+			}
+		}
+	}
+	r := p.echo(first.GetHeader())
+	r.Label, r.Reason = fmt.Sprintf("%x", clip.Sum(nil)), fmt.Sprintf("%v, %d chunks", first.GetHeader().Text != nil, chunks)
+	return stream.SendAndClose(&modelgatev1.UploadPredictResponse{Prediction: r})
 }
 
 func (p *peer) ListModels(context.Context, *modelgatev1.ListModelsRequest) (*modelgatev1.ListModelsResponse, error) {

@@ -16,60 +16,15 @@ import (
 type Request struct {
 	// ID comes back with the answer. At most 256 bytes by default. In a stream it should be unique among what is in flight.
 	ID string
-	// Text is what to score, as its author wrote it, in UTF-8.
+	// Text is what to score, as its author wrote it, in UTF-8. Beside a Video, "" is no text.
 	Text string
+	// Video is an encoded clip: mp4, mov, webm, mkv, avi or gif. In a batch or a stream it must fit in a message, 4 MiB by default;
+	// PredictVideo has no such limit.
+	Video []byte
+	// EmptyText says that there is a text beside the Video although Text is "". A text that is empty isn't one that is missing.
+	EmptyText bool
 	// TopK is how many classes to return, best first. 0 returns all.
 	TopK int32
-}
-
-// A Prediction is the answer to one input. Unlike the message on the wire it exists only where the server has answered, so that
-// no error can be taken for a score of 0.
-type Prediction struct {
-	// Classes are sorted by score, best first.
-	Classes []Class
-	// Label is the one with the best score.
-	Label string
-	// Score is the positive label's, from 0 to 1; the best one where no label is positive.
-	Score float64
-	// Decision compares Score with Threshold.
-	Decision  Decision
-	Threshold float64
-	// PositiveLabel is what Score and Decision speak of; empty if no label is positive.
-	PositiveLabel string
-	// Model and Version say what answered.
-	Model, Version string
-	// ID is the request's.
-	ID string
-	// Truncated says that the text was longer than the model takes and was cut.
-	Truncated bool
-}
-
-// A Class is one label and its score, from 0 to 1.
-type Class struct {
-	Label string
-	Score float64
-}
-
-// A Decision compares a score with the threshold.
-type Decision int
-
-// The decisions, with the numbers that they have on the wire. A newer server may send others.
-const (
-	BelowThreshold     Decision = 1
-	AtOrAboveThreshold Decision = 2
-	Undecided          Decision = 3 // no label is positive
-)
-
-func (d Decision) String() string {
-	switch d {
-	case BelowThreshold:
-		return "below threshold"
-	case AtOrAboveThreshold:
-		return "at or above threshold"
-	case Undecided:
-		return "undecided"
-	}
-	return fmt.Sprintf("Decision(%d)", int(d))
 }
 
 // A Result is what became of one request of a batch or a stream. Prediction is nil exactly if Err is not.
@@ -85,15 +40,30 @@ type RequestOption func(*Request)
 // ID has the answer carry id.
 func ID(id string) RequestOption { return func(r *Request) { r.ID = id } }
 
+// Text adds a text, which may be empty, to a clip.
+func Text(text string) RequestOption {
+	return func(r *Request) { r.Text, r.EmptyText = text, text == "" }
+}
+
 // TopK asks for the k best classes only.
 func TopK(k int32) RequestOption { return func(r *Request) { r.TopK = k } }
 
 // Predict scores one text with the version of model that serves now.
 func (c *Client) Predict(ctx context.Context, model, text string, options ...RequestOption) (*Prediction, error) {
-	r := Request{Text: text}
+	r := with(options)
+	r.Text = text
+	return c.predict(ctx, model, r)
+}
+
+func with(options []RequestOption) Request {
+	var r Request
 	for _, o := range options {
 		o(&r)
 	}
+	return r
+}
+
+func (c *Client) predict(ctx context.Context, model string, r Request) (*Prediction, error) {
 	if err := r.check(); err != nil {
 		return nil, c.explain(err, "predict with "+model)
 	}
@@ -150,7 +120,14 @@ func (r Request) check() error {
 }
 
 func (r Request) message(model string) *modelgatev1.PredictRequest {
-	return &modelgatev1.PredictRequest{Model: model, Text: &r.Text, Id: r.ID, TopK: r.TopK}
+	m := &modelgatev1.PredictRequest{Model: model, Id: r.ID, TopK: r.TopK}
+	if r.Video == nil || r.Text != "" || r.EmptyText {
+		m.Text = &r.Text
+	}
+	if r.Video != nil {
+		m.Video = &modelgatev1.Video{Source: &modelgatev1.Video_Clip{Clip: r.Video}}
+	}
+	return m
 }
 
 // item is an answer of a batch or of a stream.
@@ -175,16 +152,4 @@ func (c *Client) result(model, id string, it item) Result {
 
 func (c *Client) failed(id, model string, err error) Result {
 	return Result{ID: id, Err: c.explain(err, fmt.Sprintf("predict with %s, request %q", model, id))}
-}
-
-func prediction(p *modelgatev1.PredictResponse) *Prediction {
-	classes := make([]Class, len(p.GetClasses()))
-	for i, class := range p.GetClasses() {
-		classes[i] = Class{Label: class.GetLabel(), Score: class.GetScore()}
-	}
-	return &Prediction{
-		Classes: classes, Label: p.GetLabel(), Score: p.GetScore(),
-		Decision: Decision(p.GetDecision()), Threshold: p.GetThreshold(), PositiveLabel: p.GetPositiveLabel(),
-		Model: p.GetModel(), Version: p.GetVersion(), ID: p.GetId(), Truncated: p.GetTruncated(),
-	}
 }

@@ -49,10 +49,11 @@ type serviceConfig struct {
 // A prediction changes nothing, so it is repeated when a server was unavailable. It is not repeated on RESOURCE_EXHAUSTED: the
 // server has too much to do already, and an answer over the message limit, which has the same code, would be too large again.
 // Such an error tells the caller how long to wait; see RetryDelay. gRPC repeats a stream only until the first answer; after that
-// only the caller knows what it still wants.
+// only the caller knows what it still wants. An upload is repeated while gRPC still has all of it that was sent.
 func predictionConfig(o Options) string {
 	service := modelgatev1.PredictionService_ServiceDesc.ServiceName
-	return config(o, &healthConfig{ServiceName: service}, []method{{service, "Predict"}, {service, "PredictBatch"}, {service, "PredictStream"}})
+	return config(o, &healthConfig{ServiceName: service},
+		[]method{{service, "Predict"}, {service, "PredictBatch"}, {service, "PredictStream"}, {service, "UploadPredict"}})
 }
 
 // modelConfig is the service config of the connection for ModelService. Only what reads is repeated.
