@@ -173,7 +173,7 @@ ANSWER = _proto.message("modelgate.v1.PredictResponse")
         {"parts": [PART | {"version": ""}]},
         {"path": 4},
     ],
-    ids=str,
+    ids="-".join,
 )
 def test_what_is_no_verdict_is_an_error(change: dict) -> None:
     with pytest.raises(modelgate.ServerFault, match="no verdict"):

@@ -66,7 +66,9 @@ def test_a_row_without_input_is_told_at_once() -> None:
 
 
 def test_clips_are_scored_beside_texts(spark: object, tmp_path: Path) -> None:
-    """Frames, paths and clips; both parts, one, none, and what is no clip."""
+    """Frames, paths, clips and references; both parts, one, none, and what is no clip."""
+    import spark_job
+
     clip_file = tmp_path / "clip.mp4"
     clip_file.write_bytes(mp4())
     rows = [(TEXT, FRAMES), (TEXT, None), (None, FRAMES), (None, None), (TEXT, [b"no picture"]), ("", FRAMES)]
@@ -76,7 +78,7 @@ def test_clips_are_scored_beside_texts(spark: object, tmp_path: Path) -> None:
         score = scorer(g.grpc, text="words", video="clip", model="fusion")
         found = frame.mapInPandas(score, schema=output_schema(frame.schema)).collect()
         both, text, clip, none, bad, empty = (row.asDict(recursive=True) for row in sorted(found, key=lambda row: row.n))
-        names = pd.DataFrame({"clip": [str(clip_file), mp4(), bytearray(mp4()), str(tmp_path / "none.mp4"), 7]})
+        names = pd.DataFrame({"clip": [str(clip_file), mp4(), bytearray(mp4()), str(tmp_path / "none.mp4"), 7, "s3://bucket/1.mp4"]})
         named = scored(names, g.grpc, video="clip", model="video").to_dict("records")
     assert (both["path"], both["model"], both["version"], both["digest"]) == ("LATE_SCORE", "fusion", "text 1 + video 3", None)
     assert both["score"] == pytest.approx(late.score, abs=1e-6) and both["decision"] == late.decision.name and both["reason"] is None
@@ -89,10 +91,12 @@ def test_clips_are_scored_beside_texts(spark: object, tmp_path: Path) -> None:
     for row in (none, bad):
         assert row["error_code"] == "INVALID_ARGUMENT" and all(row[name] is None for name in COLUMNS if not name.startswith("error"))
     assert empty["path"] == "LATE_SCORE" and empty["error"] is None
-    assert [row["version"] for row in named] == ["3", "3", "3", None, None] and named[0]["path"] == "VIDEO" and named[0]["parts"] is None
-    assert (
-        len({row["score"] for row in named[:3]}) == 1 and "none.mp4" in named[3]["error"] and named[4]["error_code"] == "INVALID_ARGUMENT"
-    )
+    assert [row["version"] for row in named] == ["3"] * 3 + [None] * 3 and named[0]["path"] == "VIDEO" and named[0]["parts"] is None
+    assert len({row["score"] for row in named[:3]}) == 1
+    assert {row["error_code"] for row in named[3:]} == {"INVALID_ARGUMENT"} and "none.mp4" in named[3]["error"]
+    assert "reference" in named[5]["error"]  # this gateway fetches nothing
+    job = spark_job.score(spark.createDataFrame([], spark_job.SCHEMA), "gateway:8001", clips=True)
+    assert job.columns == [*(field.split()[0] for field in spark_job.SCHEMA.split(", ")), *COLUMNS, "verdict"]
 
 
 def test_without_a_positive_label_the_score_is_that_of_the_label() -> None:
