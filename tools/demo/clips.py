@@ -6,6 +6,7 @@ webm or MPEG-4 in avi.
 python tools/demo/clips.py       draws, encodes and reads all of them into .cache/demo-clips
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -261,8 +262,15 @@ def ready() -> bool:
 
 def make_all() -> None:
     """Makes the clips, unless they are there, and the file of what the model gets of each."""
-    if ready():
-        return
+    HOME.parent.mkdir(exist_ok=True)
+    # Of two that make them at once the second waits, and finds the work done.
+    with HOME.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ready():
+            _make_all()
+
+
+def _make_all() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
     home().mkdir(parents=True)
     clips = everything()

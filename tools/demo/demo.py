@@ -42,12 +42,13 @@ def run(stage: Stage) -> None:
 
 def farewell(screen: Screen, gateway, uri: str) -> None:
     flag = "" if gateway.grpc == "127.0.0.1:8001" else f" --addr {gateway.grpc}"
+    clip = (media_steps.COPIES / media_steps.held_out("strobe").path.name).relative_to(servers.ROOT)
     rest = f"curl -s -H 'Content-Type: application/json' {gateway.http}/v1/models/text:predict -d '{{\"text\": \"what a day\"}}'"
     print(f"\n{screen.paint('1', 'The servers go on running.')} Try:")
     for line in (
         f'bin/modelgate predict{flag} "what a lovely day"',
-        f"bin/modelgate predict{flag} --video YOUR.mp4",
-        f'bin/modelgate predict{flag} --video YOUR.mp4 "what a lovely day"',
+        f"bin/modelgate predict{flag} --video {clip}",
+        f'bin/modelgate predict{flag} --video {clip} "what a lovely day"',
         f"bin/modelgate models{flag}",
         f"bin/modelgate history{flag} text",
         rest,

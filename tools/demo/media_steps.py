@@ -1,6 +1,7 @@
 """Clips, and texts with clips: the same job as with texts, by the models of media.py."""
 
 import base64
+import shutil
 import sys
 
 import clips
@@ -14,6 +15,8 @@ from text_steps import TEXTS
 from traffic import CALLERS, ClipTraffic
 
 MAKING = "clips"
+# Of the clips that are shown, for whoever wants to see them.
+COPIES = servers.HOME / "clips"
 # One of each is shown.
 SHOWN = ("pan", "cuts", "strobe", "colours", "burst")
 # A text and a kind of clip: harm in the text alone, in the clip alone, in none.
@@ -62,7 +65,9 @@ class MediaSteps:
         expect("the F1 of the first video version to exceed 0.70, and more clips to make it grow", 0.7 < f1["few"] < f1["all"])
         self.stage.publish("video", "clips-few", {"clips": media.CLIPS["few"]})
         self.stage.first("video")
+        COPIES.mkdir()
         for kind in SHOWN:
+            shutil.copy(held_out(kind).path, COPIES)
             said = self.stage.gateway.command("predict", "--video", str(held_out(kind).path))
             screen.line(said)
             expect("an answer from version 1", "video v1" in said)
@@ -82,7 +87,7 @@ class MediaSteps:
     def fusion(self) -> None:
         screen = self.stage.screen
         screen.step(10, "Fusion: a tweet with a clip is harmful if the tweet is negative, or the clip flashes")
-        screen.line("no fusion version yet: 0.3 of the text's score and 0.7 of the clip's")
+        screen.line("no version yet: 0.3 of the text model's score and 0.7 of the video model's")
         for text, kind in BESIDE:
             self.show(self.ask(text, kind, "PATH_LATE_SCORE"), text, kind)
         self.train_fusion()
@@ -99,8 +104,9 @@ class MediaSteps:
         others = media.pair(unseen, self.held_out, media.HELD_OUT_PAIRS, seed=2)
         f1 = media.compare(text, video, others)
         f1["trained on pairs"] = media.train_fusion(BUNDLES / "fusion", text, video, pairs, others)["eval_f1"]
+        screen.line(f"F1 on {len(others.texts)} pairs of held-out tweets and clips:")
         for name, value in f1.items():
-            screen.line(f"  {name:20s} F1 {value:.4f} on {len(others.texts)} pairs of held-out tweets and clips")
+            screen.line(f"  {name:20s} {value:.4f}")
         expect("the fusion to exceed 0.80, and each way without it", f1["trained on pairs"] > max(0.8, *list(f1.values())[:-1]))
 
     def ask(self, text: str, kind: str, path: str) -> dict:
