@@ -55,11 +55,11 @@ func TestScripts(t *testing.T) {
 
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
-		"code":    cmdCode,
-		"publish": cmdPublish,
-		"gateway": cmdGateway,
-		"stop":    cmdStop,
-		"await":   cmdAwait,
+		"code":      cmdCode,
+		"publish":   cmdPublish,
+		"gateway":   cmdGateway,
+		"terminate": cmdTerminate,
+		"await":     cmdAwait,
 	}
 }
 
@@ -127,7 +127,7 @@ func writeExample(example, folder string, ofClips bool) error {
 	return os.CopyFS(folder, from)
 }
 
-// cmdGateway is "gateway ARGS...": it runs `modelgate serve ARGS` until stop or the end of the script, and waits until it is ready.
+// cmdGateway is "gateway ARGS...": it runs `modelgate serve ARGS` until terminate or the end of the script, and waits until it is ready.
 // $MODELGATE_ADDR and $HTTP are its addresses then.
 func cmdGateway(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
@@ -171,8 +171,8 @@ func stateOfScript(ts *testscript.TestScript) *scriptState {
 	return s
 }
 
-// cmdStop is "stop": SIGTERM to the gateway, which ends with code 0. Its log is in the file log.
-func cmdStop(ts *testscript.TestScript, _ bool, _ []string) {
+// cmdTerminate is "terminate": SIGTERM to the gateway, which ends with code 0. Its log is in the file log.
+func cmdTerminate(ts *testscript.TestScript, _ bool, _ []string) {
 	p := stateOfScript(ts).gateway
 	if p == nil {
 		ts.Fatalf("no gateway runs")
