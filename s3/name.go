@@ -81,7 +81,7 @@ func checkKey(key string) error {
 	}
 	for segment := range strings.SplitSeq(key, "/") {
 		if segment == "" || segment == "." || segment == ".." {
-			return errors.New("its key has a part that is empty, . or ..")
+			return errors.New("its key has an empty part, or one of dots only")
 		}
 	}
 	return nil

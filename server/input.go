@@ -82,10 +82,10 @@ func (s *Server) check(req *pb.PredictRequest) error {
 }
 
 // input is what req gives a model to judge. What is wrong with the clip itself is found where it is decoded.
-func input(req *pb.PredictRequest) (inference.Input, error) {
+func input(req *pb.PredictRequest) inference.Input {
 	in := inference.Input{Text: req.Text}
 	if req.GetVideo() == nil {
-		return in, nil
+		return in
 	}
 	in.Video = &video.Clip{}
 	switch source := req.GetVideo().GetSource().(type) {
@@ -103,7 +103,7 @@ func input(req *pb.PredictRequest) (inference.Input, error) {
 	case *pb.Video_Uri:
 		in.Video.Encoded = []byte{} // until dereference has read it
 	}
-	return in, nil
+	return in
 }
 
 // response is p as the wire has it. A prediction that makes no sense is an error, never a verdict.

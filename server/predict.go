@@ -48,10 +48,7 @@ func (s *Server) answer(ctx context.Context, with *pinned, req *pb.PredictReques
 	if err := s.check(req); err != nil {
 		return nil, err
 	}
-	in, err := input(req)
-	if err != nil {
-		return nil, err
-	}
+	in := input(req)
 	release, err := s.dereference(ctx, with, req, &in)
 	defer release()
 	if err != nil {

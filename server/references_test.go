@@ -122,7 +122,7 @@ func TestPredictByReference(t *testing.T) {
 func TestEndpointOfReferencesFails(t *testing.T) {
 	var answer atomic.Value
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answer.Load().(func(http.ResponseWriter, *http.Request))(w, r) //nolint:errcheck,forcetypeassert // stored below
+		answer.Load().(func(http.ResponseWriter, *http.Request))(w, r)
 	}))
 	t.Cleanup(s.Close)
 	g := startReferring(t, s.URL, nil)
