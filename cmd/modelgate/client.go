@@ -198,8 +198,7 @@ func (c *client) explain(err error) error {
 	case s.Code() == codes.DeadlineExceeded:
 		return fmt.Errorf("%s did not answer in time (--timeout)", c.addr)
 	case s.Code() == codes.ResourceExhausted && strings.Contains(s.Message(), "message larger than max"):
-		return fmt.Errorf("the server takes no message this large (%s): raise its limits.message_bytes, or send less; a clip gets smaller with "+
-			"`ffmpeg -i CLIP -vf scale=-2:240 SMALLER.mp4`", s.Message())
+		return fmt.Errorf("the server takes no message this large (%s): raise its limits.message_bytes, or send less", s.Message())
 	case s.Code() == codes.Unimplemented:
 		return fmt.Errorf("the server on %s doesn't know this call: %s", c.addr, s.Message())
 	}

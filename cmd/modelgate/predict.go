@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,6 +33,10 @@ func (a *app) predictCommand() *cobra.Command {
 					return err
 				}
 				texts = one
+				if q.large != nil {
+					defer func() { _ = q.large.file.Close() }() // it was read only
+					f.timeout += uploadTime
+				}
 			case len(args) == 0:
 				if isTerminal(a.in) {
 					printf(a.err, "Type a text a line; Ctrl-D ends.\n")
@@ -43,6 +45,9 @@ func (a *app) predictCommand() *cobra.Command {
 				f.timeout = 365 * 24 * time.Hour // as long as somebody types
 			}
 			return f.call(cmd.Context(), func(ctx context.Context, c *client) error {
+				if q.large != nil {
+					return a.upload(ctx, c, f.output, q, texts)
+				}
 				return a.predict(ctx, c, f.output, q, texts)
 			})
 		},
@@ -133,94 +138,4 @@ func send(ctx context.Context, stream modelgatev1.PredictionService_PredictStrea
 			return ctx.Err()
 		}
 	}
-}
-
-// answers prints answers.
-type answers struct {
-	a      *app
-	json   bool
-	p      palette
-	failed int
-	all    int
-}
-
-func newAnswers(a *app, output string) *answers {
-	return &answers{a: a, json: output == "json", p: a.palette(a.out)}
-}
-
-func (p *answers) print(s *sent) error {
-	p.all++
-	if s.answer.GetError() != nil {
-		p.failed++
-	}
-	if p.json {
-		b, err := compactJSON(s.answer)
-		if err != nil {
-			return err
-		}
-		printf(p.a.out, "%s\n", b)
-		return nil
-	}
-	if e := s.answer.GetError(); e != nil {
-		printf(p.a.err, "%s %s  %s\n", p.p.paint(red, "error"), inputText(s.text, s.file, 40), e.GetMessage())
-		return nil
-	}
-	r := s.answer.GetPrediction()
-	printf(p.a.out, "%s  %.3f %s  %s  %s  %s\n", p.p.paint(bold, fmt.Sprintf("%-12s", r.GetLabel())), r.GetScore(),
-		bar(r.GetScore()), p.decision(r), p.p.paint(faint, r.GetModel()+" v"+r.GetVersion()), inputText(s.text, s.file, 60)+notes(r))
-	return nil
-}
-
-// decision is what the score means, in words of one width.
-func (p *answers) decision(r *modelgatev1.PredictResponse) string {
-	switch r.GetDecision() {
-	case modelgatev1.Decision_DECISION_AT_OR_ABOVE_THRESHOLD:
-		return p.p.paint(red, fmt.Sprintf("%-20s", fmt.Sprintf("%s >= %.4g", r.GetPositiveLabel(), r.GetThreshold())))
-	case modelgatev1.Decision_DECISION_BELOW_THRESHOLD:
-		return p.p.paint(green, fmt.Sprintf("%-20s", fmt.Sprintf("%s < %.4g", r.GetPositiveLabel(), r.GetThreshold())))
-	}
-	return fmt.Sprintf("%-20s", "undecided")
-}
-
-func (p *answers) result() error {
-	if p.failed > 0 {
-		return fmt.Errorf("%d of %d inputs got no answer", p.failed, p.all)
-	}
-	return nil
-}
-
-// notes are what the caller should know about how its input was encoded.
-func notes(r *modelgatev1.PredictResponse) string {
-	said := ""
-	if r.GetTruncated() {
-		said = " (cut to the model's length)"
-	}
-	if r.GetFramesRepeated() {
-		said += " (fewer frames than the model takes)"
-	}
-	return said
-}
-
-// inputText is a text in quotes, at most n runes of it, and the clip beside it; either may be missing.
-func inputText(text *string, clip string, n int) string {
-	if text == nil {
-		return clip
-	}
-	return strings.TrimSuffix(shorten(*text, n)+" "+clip, " ")
-}
-
-// bar draws a score.
-func bar(score float64) string {
-	const width = 10
-	full := min(max(int(score*width+0.5), 0), width)
-	return strings.Repeat("█", full) + strings.Repeat("░", width-full)
-}
-
-// shorten is text on one line, in quotes, at most n runes of it.
-func shorten(text string, n int) string {
-	r := []rune(strings.Join(strings.Fields(text), " "))
-	if len(r) > n {
-		r = append(r[:n-1], '…')
-	}
-	return strconv.Quote(string(r))
 }

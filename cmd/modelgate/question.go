@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -19,8 +18,9 @@ const longestLine = 16 << 20
 type question struct {
 	model string
 	topK  int32
-	clip  []byte
 	file  string // where the clip is from
+	clip  []byte
+	large *largeClip // in place of clip
 }
 
 // takeClip reads the clip, and hands out the text beside it, or once none.
@@ -28,11 +28,11 @@ func (q *question) takeClip(file string, args []string) (texts, error) {
 	if len(args) > 1 {
 		return nil, usagef("with --video there is one text at most, and there are %d: put it in quotes", len(args))
 	}
-	data, err := os.ReadFile(file)
-	if err != nil {
+	var err error
+	if q.clip, q.large, err = openClip(file); err != nil {
 		return nil, err
 	}
-	q.clip, q.file = data, filepath.Base(file)
+	q.file = filepath.Base(file)
 	if len(args) == 1 {
 		q.model = cmp.Or(q.model, "fusion")
 		return sliceTexts(args), nil
@@ -50,7 +50,7 @@ func (q *question) takeClip(file string, args []string) (texts, error) {
 
 func (q *question) request(text *string, id string) *modelgatev1.PredictRequest {
 	r := &modelgatev1.PredictRequest{Model: cmp.Or(q.model, "text"), TopK: q.topK, Text: text, Id: id}
-	if q.file != "" {
+	if q.file != "" && q.large == nil {
 		r.Video = &modelgatev1.Video{Source: &modelgatev1.Video_Clip{Clip: q.clip}}
 	}
 	return r
