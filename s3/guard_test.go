@@ -172,6 +172,43 @@ func TestRebinding(t *testing.T) {
 	}
 }
 
+// The client below knows AWS's hosts and would put others in their place.
+func TestHostsOfAWSStay(t *testing.T) {
+	for name, c := range map[string]struct{ endpoint, region string }{
+		"regional":         {"https://s3.eu-north-1.amazonaws.com", ""},
+		"with its region":  {"https://s3.eu-north-1.amazonaws.com", "eu-north-1"},
+		"with its port":    {"https://s3.eu-north-1.amazonaws.com:443", ""},
+		"dual stack":       {"https://s3.dualstack.eu-north-1.amazonaws.com", ""},
+		"the first region": {"https://s3.us-east-1.amazonaws.com", ""},
+		"government":       {"https://s3.us-gov-west-1.amazonaws.com", ""},
+		"China":            {"https://s3.cn-north-1.amazonaws.com.cn", ""},
+		"FIPS":             {"https://s3-fips.us-west-2.amazonaws.com", ""},
+		"Google":           {"https://storage.googleapis.com", ""},
+		"another":          {"https://minio.example:9000", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lookedUp := errors.New("looked up")
+			u, err := url.Parse(c.endpoint)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := open(t, s3.Options{Endpoint: c.endpoint, Region: c.region, AccessKey: "me", SecretKey: "s", Lookup: func(_ context.Context, host string) ([]netip.Addr, error) {
+				if host != u.Hostname() {
+					t.Errorf("%s is looked up", host)
+				}
+				return nil, lookedUp
+			}})
+			if _, err := e.Read(t.Context(), s3.Name{Bucket: "clips", Key: "x"}, 0, ""); !errors.Is(err, lookedUp) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	e := open(t, s3.Options{Endpoint: "https://s3.eu-north-1.amazonaws.com", Region: "us-east-1", Lookup: func(context.Context, string) ([]netip.Addr, error) { return nil, nil }})
+	if _, err := e.Read(t.Context(), s3.Name{Bucket: "clips", Key: "x"}, 0, ""); !errors.Is(err, s3.ErrUnavailable) || !strings.Contains(err.Error(), "is not one to the endpoint") {
+		t.Errorf("the wrong region: got %v", err)
+	}
+}
+
 func TestLimits(t *testing.T) {
 	release := make(chan struct{})
 	for name, c := range map[string]struct {

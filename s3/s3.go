@@ -5,6 +5,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/minio/minio-go/v7/pkg/s3utils"
 )
 
 // A Secret doesn't show in any form of printing or marshalling.
@@ -40,7 +42,7 @@ func (s Secret) MarshalText() ([]byte, error) { return fmt.Append(nil, s), nil }
 // Options say which endpoint and within which limits. The zero value of every field but Endpoint is usable.
 type Options struct {
 	Endpoint     string // http://host:port or https://host
-	Region       string // default us-east-1, which servers that have no regions take
+	Region       string // default: the one in an address of AWS, else us-east-1, which servers that have no regions take
 	AccessKey    string // with SecretKey; without both, requests are anonymous
 	SecretKey    Secret
 	SessionToken Secret // for temporary keys
@@ -66,9 +68,6 @@ func (o *Options) setDefaults() error {
 	}
 	if (o.AccessKey == "") != (o.SecretKey == "") {
 		return errors.New("an access key and a secret key need each other")
-	}
-	if o.Region == "" {
-		o.Region = "us-east-1"
 	}
 	for t, d := range map[*time.Duration]time.Duration{
 		&o.ConnectTimeout: 10 * time.Second, &o.HeaderTimeout: 30 * time.Second, &o.ReadTimeout: 30 * time.Second,
@@ -127,7 +126,7 @@ func open(ctx context.Context, o Options) (*Endpoint, error) {
 	}
 	client, err := minio.New(base.Host, &minio.Options{
 		Creds:  credentials.NewStaticV4(o.AccessKey, string(o.SecretKey), string(o.SessionToken)),
-		Secure: base.Scheme == "https", Region: o.Region,
+		Secure: base.Scheme == "https", Region: cmp.Or(o.Region, s3utils.GetRegionFromURL(*base), "us-east-1"),
 		// The bucket stays out of the host's name, so that there is one host only.
 		BucketLookup: minio.BucketLookupPath, MaxRetries: 1,
 		Transport: &onlyEndpoint{next: e.transport, base: base},

@@ -120,7 +120,7 @@ type MLflow struct {
 // S3 says which object store may be read, and what of it for whom.
 type S3 struct {
 	Endpoint         string   `json:"endpoint" jsonschema_description:"Address of the S3 server, such as http://127.0.0.1:9000 or https://s3.eu-north-1.amazonaws.com. Objects are read from nowhere else. Default: none, and no S3."`
-	Region           string   `json:"region" jsonschema_description:"Region that requests are signed for. Default: us-east-1, which servers without regions take."`
+	Region           string   `json:"region" jsonschema_description:"Region that requests are signed for. Default: the one in an address of AWS, else us-east-1, which servers without regions take."`
 	AccessKey        string   `json:"access_key" jsonschema_description:"Access key. Without one, requests are anonymous."`
 	SecretKey        string   `json:"secret_key" secret:"true" jsonschema_description:"Secret key. Environment or file only."`
 	SessionToken     string   `json:"session_token" secret:"true" jsonschema_description:"Token of temporary keys. Environment or file only."`
