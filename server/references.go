@@ -91,10 +91,14 @@ func (r *referenceReader) read(ctx context.Context, uri string) (clip []byte, re
 func (r *referenceReader) reserve(ctx context.Context, n int64) error {
 	waiting, cancel := context.WithTimeout(ctx, r.MemoryWait)
 	defer cancel()
-	if err := r.bytes.Acquire(waiting, n); err != nil && ctx.Err() == nil {
-		return errReferencesFull
+	err := r.bytes.Acquire(waiting, n)
+	switch {
+	case err == nil: // even if ctx has ended since: what was taken is given back by whoever got it
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
 	}
-	return ctx.Err()
+	return errReferencesFull
 }
 
 // dereference reads the clip that a request names into in, if it names one that a pinned model would take. The caller calls release
