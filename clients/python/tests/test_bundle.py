@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from clips import clip_bundle
-from gateway import BUNDLES
+from gateway import BUNDLES, PROGRAM
 from modelgate import publish
 from modelgate.publish import bundle, golden
 
@@ -78,6 +79,36 @@ def test_a_fusion_has_text_and_clip(tmp_path: Path) -> None:
     assert model.kind == "fusion" and golden.write(model, golden.inputs(model, None), 1e-4) == 3
     line = json.loads((tmp_path / "f/golden.jsonl").read_text().splitlines()[0])
     assert set(line["request"]) == {"text", "video"} and set(line["scores"]) == {"safe", "harmful"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "tokenizer", "config", "want"),
+    [
+        ("max_length: 32\n", {"model_max_length": 100}, {}, 32),
+        ("", {"model_max_length": 100}, {}, 100),
+        ("", {"model_max_length": 100}, {"max_position_embeddings": 64}, 64),
+        ("", {"model_max_length": 1e30}, {"max_position_embeddings": 66, "model_type": "xlm-roberta", "pad_token_id": 1}, 64),
+        ("", {"model_max_length": 1e30}, {"max_position_embeddings": 66, "model_type": "roberta"}, 65),
+        ("", {}, {"max_position_embeddings": 66, "model_type": "bert"}, 66),
+        ("", {"model_max_length": 1e30}, {}, None),
+    ],
+)
+def test_texts_are_cut_where_the_gateway_cuts_them(settings: str, tokenizer: dict, config: dict, want: int | None, tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    bundle.copy(BUNDLES / "1", folder)
+    (folder / "modelgate.yaml").write_text(settings)
+    for name, edits, without in [
+        ("tokenizer_config.json", tokenizer, "model_max_length"),
+        ("config.json", config, "max_position_embeddings"),
+    ]:
+        kept = {k: v for k, v in bundle.read_json(folder / name).items() if k != without}
+        bundle.write_json(folder / name, {**kept, **edits})
+    model = golden.Model(folder)
+    golden.write(model, golden.inputs(model, None), 1e-4)
+    run = subprocess.run([PROGRAM, "validate", folder, "--output", "json"], capture_output=True, text=True, check=False)
+    report = json.loads(run.stdout)
+    assert report["ok"], report["problem"]
+    assert (model.max_length, report["model"]["MaxLength"], report["checked"]["Examples"]) == (want, want or 0, len(golden.TEXTS))
 
 
 def test_without_a_graph_a_checkpoint_needs_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

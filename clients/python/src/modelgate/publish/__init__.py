@@ -41,6 +41,10 @@ THRESHOLDS = {"text": 0.75, "video": 0.70, "fusion": 0.80}
 TOLERANCE = 1e-4
 # Integer arithmetic differs between processors.
 TOLERANCE_INT8 = 0.02
+# The gateway takes no golden answer with a larger one: it would prove nothing.
+MAX_TOLERANCE = 0.1
+# Bytes of a tag that every MLflow takes.
+MAX_TAG = 5000
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,10 @@ def log_model(
     """Publishes a bundle or a checkpoint: a run with metrics, params and files, and a version of the model that the gateway watches.
 
     metrics must hold the F1, as eval_f1 or f1. model_path is not changed; a copy of it gets modelgate.yaml (positive_label, threshold,
-    max_length), golden.jsonl (examples: texts to take in place of our own) and manifest.json. The version's tags get the digest and
-    the contract. promote points the alias "production" to it (the stage "Production" on servers without aliases) if its F1 exceeds
-    f1_threshold. quantize makes the weights int8 and records the difference that makes.
+    max_length), golden.jsonl (examples: texts to take in place of our own), contract.json and manifest.json. The version's tags get
+    the digest and the contract. The gateway serves the version only if all of them hold where it runs: a score may be off by
+    tolerance, by default 1e-4, and 0.02 where weights are int8. promote points the alias "production" to it (the stage "Production"
+    on servers without aliases) if its F1 exceeds f1_threshold. quantize makes the weights int8 and records the difference that makes.
     """
     f1 = f1_of(metrics)
     if f1 is None:
@@ -124,7 +129,9 @@ def log_model(
         name = model_name or MODELS[prepared.kind]
         params = {**(params or {}), **prepared.params}
         run = registry.log(experiment or f"tiktok_safety_{prepared.kind}", folder, metrics, params, run_name)
-        own = {DIGEST_TAG: digest, CONTRACT_TAG: json.dumps(prepared.contract, ensure_ascii=False)}
+        own, contract = {DIGEST_TAG: digest}, json.dumps(prepared.contract, ensure_ascii=False)
+        if len(contract.encode()) <= MAX_TAG:  # it is in the bundle too
+            own[CONTRACT_TAG] = contract
         version = registry.register(name, run, {**(tags or {}), **own})
     set_to, reason = "", "promotion was not asked for"
     if promote:
@@ -144,6 +151,8 @@ class _Prepared:
 def _prepare(source: Path, folder: Path, kind: str | None, texts: Sequence[str] | None, tolerance: float | None, quantize: bool,
              settings: dict[str, Any]) -> _Prepared:  # fmt: skip
     """Makes a complete bundle, but for its manifest, of a bundle or a checkpoint."""
+    if tolerance is not None and not 0 < tolerance <= MAX_TOLERANCE:
+        raise ValueError(f"tolerance is {tolerance}: it is more than 0 and at most {MAX_TOLERANCE}")
     params: dict[str, Any] = {}
     if source.is_dir() and bundle.graph_of(source) is None:
         from modelgate.publish import export
@@ -163,12 +172,14 @@ def _prepare(source: Path, folder: Path, kind: str | None, texts: Sequence[str] 
         model = golden.Model(folder)
     tolerance = tolerance or (TOLERANCE_INT8 if quantize else TOLERANCE)
     params["golden_examples"] = golden.write(model, examples, tolerance)
-    return _Prepared(model.kind, params, _contract(model, examples[0]))
+    contract = _contract(model, examples[0])
+    bundle.write_json(folder / bundle.CONTRACT, contract)
+    return _Prepared(model.kind, params, contract)
 
 
 def _contract(model: golden.Model, example: golden.Input) -> dict[str, Any]:
-    """What a caller or a fusion may rely on."""
-    labels = model.labels() or sorted(model.scores(example))
+    """What a caller or a fusion may rely on, and the gateway checks."""
+    labels = list(model.scores(example))  # in the graph's order
     positive = model.settings.get("positive_label", "")
     if positive and positive not in labels:
         raise BundleError(f"positive_label is {positive!r}, the labels are {labels}")

@@ -14,6 +14,7 @@ from typing import Any
 MANIFEST = "manifest.json"
 SETTINGS = "modelgate.yaml"
 GOLDEN = "golden.jsonl"
+CONTRACT = "contract.json"
 _SETTING = re.compile(r"^([a-z_]+):\s*(.*?)\s*$")
 
 
@@ -100,7 +101,7 @@ def copy(source: Path, target: Path) -> None:
     """Copies a bundle to where it can be completed; the caller's own folder stays as it is."""
     if not source.is_dir():
         raise BundleError(f"{source} is not a folder: name the folder of a checkpoint or of a bundle")
-    shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns(MANIFEST, GOLDEN, ".git", "__pycache__"))
+    shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns(MANIFEST, GOLDEN, CONTRACT, ".git", "__pycache__"))
 
 
 def graph_of(folder: Path) -> Path | None:

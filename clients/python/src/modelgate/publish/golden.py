@@ -31,6 +31,15 @@ TEXTS = (
 )
 
 
+# What the gateway takes.
+MAX_EXAMPLES, MAX_TEXT = 1000, 65536
+# The model types whose first position is pad_token_id + 1, so that 514 positions are for 512 tokens.
+COUNT_FROM_PAD = {
+    "camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "mluke", "mpnet", "roberta",
+    "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Input:
     """What one example is made of."""
@@ -72,14 +81,32 @@ class Model:
         if not self.takes_text and not self.takes_video:
             raise BundleError(f"{graph} takes {sorted(self.inputs)}: input_ids and attention_mask, pixel_values or one string are needed")
         self.kind = "fusion" if self.takes_text and self.takes_video else "video" if self.takes_video else "text"
-        self.max_length = self._max_length()
         self._tokenizer = self._open_tokenizer() if self.takes_text and not self.strings else None
+        self.max_length = self._cut() if self._tokenizer is not None else None
         self.frames = Frames(folder, self.config, self._video_shape()) if self.takes_video else None
 
-    def _max_length(self) -> int | None:
-        said = self.settings.get("max_length") or read_json(self.folder / "tokenizer_config.json").get("model_max_length")
-        length = int(float(said)) if said else 0
-        return length if 0 < length < 1_000_000 else None
+    def _cut(self) -> int | None:
+        """Has the tokenizer cut texts where the gateway does, and returns after how many tokens that is; None is never."""
+        config = read_json(self.folder / "tokenizer_config.json")
+        before = self._tokenizer.truncation
+        self._tokenizer.no_truncation()
+        fixed = next((i.shape[1] for name, i in self.inputs.items() if _plain(name) == "input_ids" and len(i.shape) == 2), None)
+        length = int(self.settings.get("max_length") or (fixed if isinstance(fixed, int) else 0))
+        if not length:
+            said = float(config.get("model_max_length") or (before or {}).get("max_length") or 0)
+            length = int(min(limit for limit in (said, self._positions(), 2**31 - 1) if limit))
+        if length == 2**31 - 1:
+            return None
+        self._tokenizer.enable_truncation(length, direction=config.get("truncation_side") or (before or {}).get("direction") or "right")
+        return length
+
+    def _positions(self) -> int:
+        """How many tokens the model has positions for; 0 if it doesn't say."""
+        positions = self.config.get("max_position_embeddings") or 0
+        if positions > 0 and self.config.get("model_type") in COUNT_FROM_PAD:
+            pad = self.config.get("pad_token_id")
+            positions -= (1 if pad is None else pad) + 1
+        return max(positions, 0)
 
     def _open_tokenizer(self) -> Any:
         from tokenizers import Tokenizer
@@ -89,9 +116,6 @@ class Model:
             raise BundleError(f"{path} is missing: save the fast tokenizer with the model")
         tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_padding()
-        if self.max_length:
-            side = read_json(self.folder / "tokenizer_config.json").get("truncation_side", "right")
-            tokenizer.enable_truncation(self.max_length, direction=side)
         return tokenizer
 
     def _video_shape(self) -> list[Any]:
@@ -206,6 +230,13 @@ def png(frame: np.ndarray) -> bytes:
 def inputs(model: Model, texts: Sequence[str] | None, clips: int = 3) -> list[Input]:
     """The examples of a bundle: the texts given, else some of our own; made-up clips; both together for a fusion."""
     said = list(texts or TEXTS)
+    if len(said) > MAX_EXAMPLES:
+        raise ValueError(f"{len(said)} examples: the gateway checks at most {MAX_EXAMPLES}")
+    for text in said:
+        if model.frames is None and not text.strip():
+            raise ValueError("an example's text is empty: the gateway judges none")
+        if len(text.encode()) > MAX_TEXT:
+            raise ValueError(f"an example's text has {len(text.encode())} bytes: the gateway reads at most {MAX_TEXT}")
     if model.frames is None:
         return [Input(text=t) for t in said]
     made = [model.frames.made_up(seed) for seed in range(clips)]
