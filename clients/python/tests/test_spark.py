@@ -99,10 +99,21 @@ def test_clips_are_scored_beside_texts(spark: object, tmp_path: Path) -> None:
     assert job.columns == [*(field.split()[0] for field in spark_job.SCHEMA.split(", ")), *COLUMNS, "verdict"]
 
 
-def test_without_a_positive_label_the_score_is_that_of_the_label() -> None:
-    answer = {"label": "sports", "score": 0.9, "decision": 3, "threshold": 0.5, "model": "topics", "version": "1", "path": 1}
-    row = _row(Result("", prediction(_proto.message("modelgate.v1.PredictResponse")(**answer))))
-    assert (row["label"], row["score"], row["decision"], row["threshold"], row["reason"]) == ("sports", 0.9, "UNDECIDED", None, None)
+@pytest.mark.parametrize(
+    ("answer", "row"),
+    [
+        # Without a positive label the score is that of the label.
+        ({"path": 1}, {"label": "sports", "score": 0.9, "path": "TEXT", "reason": None, "digest": None}),
+        ({"path": 5, "reason": "no clip"}, {"label": None, "score": None, "path": "TEXT_ONLY", "reason": "no clip"}),
+        ({"path": 99, "digest": "d"}, {"label": "sports", "score": 0.9, "path": "UNKNOWN", "digest": "d"}),
+    ],
+    ids=["no label is positive", "a part is missing", "a newer server"],
+)
+def test_columns_of_what_is_undecided(answer: dict, row: dict) -> None:
+    undecided = {"label": "sports", "score": 0.9, "decision": 3, "threshold": 0.5, "model": "topics", "version": "1"}
+    got = _row(Result("", prediction(_proto.message("modelgate.v1.PredictResponse")(**undecided, **answer))))
+    assert {name: got.get(name) for name in row} == row
+    assert (got["decision"], got["threshold"], got["version"], got["parts"]) == ("UNDECIDED", None, "1", None)
 
 
 def write_lines(folder: Path, part: int, rows: int = 250) -> None:

@@ -141,6 +141,14 @@ def test_a_file_that_gets_shorter_meanwhile_has_no_score(clips: Gateway, tmp_pat
         c.predict(video=path, model="video")
 
 
+def test_an_error_keeps_no_file_open(clips: Gateway, asking: Client, tmp_path: Path) -> None:
+    path = file_of(tmp_path, 32 << 20)
+    with pytest.raises(modelgate.ModelNotFound) as kept:
+        asking.predict(video=path, model="nosuch")
+    clips.wait("the file is closed", lambda: path not in {fd.resolve() for fd in Path("/proc/self/fd").iterdir()}, 5)
+    assert "nosuch" in kept.value.message
+
+
 def test_rows_with_large_clips_are_scored(clips: Gateway, score: float, tmp_path: Path) -> None:
     large = file_of(tmp_path, LARGE)
     frame = pd.DataFrame({"clip": [str(large), mp4(), padded(mp4(), LARGE), b"no clip" * (1 << 20), None, str(large)]})

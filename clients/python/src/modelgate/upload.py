@@ -91,6 +91,7 @@ def _attempt(call: Any, header: Any, clip: Clip, timeout: float, metadata: Any, 
         answer, failed = None, err
     finally:
         rpc.cancel()
+        parts.end()
     if parts.error is not None:
         raise errors.make("INVALID_ARGUMENT", str(parts.error), doing) from parts.error
     if failed is not None:
@@ -109,6 +110,10 @@ class _Parts:
 
     def __iter__(self) -> _Parts:
         return self
+
+    def end(self) -> None:
+        """Lets the clip go: an exception that is kept keeps what it came through, and would keep a file open."""
+        self._chunks = iter(())
 
     def __next__(self) -> Any:
         if self._header is not None:
