@@ -309,6 +309,22 @@ func TestSlowMedia(t *testing.T) {
 			t.Error(a)
 		}
 	})
+	t.Run("a model that is slower than uploads may be", func(t *testing.T) {
+		g := startClips(t, func(c *config) {
+			c.options.Limits.UploadIdle, c.options.Limits.UploadTime = 100*time.Millisecond, 200*time.Millisecond
+		})
+		g.engine.hook(func(ctx context.Context) error {
+			select {
+			case <-time.After(500 * time.Millisecond):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}, nil)
+		if a := g.media(raw(smallClip(t))); a.code != 200 {
+			t.Errorf("%d %s", a.code, a.raw)
+		}
+	})
 	t.Run("left", func(t *testing.T) {
 		g := startClips(t)
 		c := g.slowly(t.Context(), "abc")
