@@ -31,7 +31,7 @@ def free_port(wanted: int) -> int:
     raise SystemExit("demo: no free port on 127.0.0.1")
 
 
-def get(url: str, body: object = None, timeout: float = 10) -> bytes:
+def get(url: str, body: object = None, timeout: float = 30) -> bytes:
     """GETs, or POSTs a JSON body."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"} if data else {})
@@ -49,7 +49,7 @@ def wait_for(what: str, ready: Callable[[], object], seconds: float, alive: Call
         except (OSError, urllib.error.URLError, ValueError):
             pass
         if not alive():
-            raise SystemExit(f"demo: {what}: the server ended; its log is in {os.path.relpath(HOME)}/")
+            raise SystemExit(f"demo: {what}: it ended; its log is in {os.path.relpath(HOME)}/")
         time.sleep(0.05)
     raise SystemExit(f"demo: {what}: not within {seconds:.0f} s; the logs are in {os.path.relpath(HOME)}/")
 
