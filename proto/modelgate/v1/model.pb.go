@@ -240,7 +240,7 @@ type Model struct {
 	Pinned string `protobuf:"bytes,12,opt,name=pinned,proto3" json:"pinned,omitempty"`
 	// Why the model doesn't follow the registry; empty if it does.
 	Held string `protobuf:"bytes,13,opt,name=held,proto3" json:"held,omitempty"`
-	// What the phase in progress is: "fetch", "verify", "load", "warm_up", "publish"; empty if none is.
+	// What the phase in progress is: "fetch", "verify", "load", "warm_up", "check", "publish"; empty if none is.
 	Phase         string `protobuf:"bytes,14,opt,name=phase,proto3" json:"phase,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -395,7 +395,7 @@ type LedgerEntry struct {
 	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Who decided: "policy", "operator", "restart".
 	Actor string `protobuf:"bytes,9,opt,name=actor,proto3" json:"actor,omitempty"`
-	// Seconds by phase: fetch, verify, retire, load, warm_up, publish_wait, publish_held.
+	// Seconds by phase: fetch, verify, retire, load, warm_up, check, publish_wait, publish_held.
 	Seconds       map[string]float64 `protobuf:"bytes,10,rep,name=seconds,proto3" json:"seconds,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
