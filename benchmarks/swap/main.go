@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 
+	"modelgate/benchmarks/results"
 	"modelgate/inference/engine/ort"
 )
 
@@ -67,9 +68,9 @@ func command(ctx context.Context, args []string) error {
 	return run(ctx, s, os.Stdout)
 }
 
-// results are everything that was measured.
-type results struct {
-	machine machine
+// measured is everything that was measured.
+type measured struct {
+	machine results.Machine
 	s       settings
 	acquire []acquired
 	publish []published
@@ -87,7 +88,7 @@ func run(ctx context.Context, s settings, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r := results{machine: thisMachine(eng.Version()), s: s}
+	r := measured{machine: results.ThisMachine(eng.Version()), s: s}
 	fmt.Fprintln(w, "machine:", r.machine)
 
 	fmt.Fprintln(w, "acquire and release ...")
@@ -111,7 +112,7 @@ func run(ctx context.Context, s settings, w io.Writer) error {
 	if s.out == "" {
 		return nil
 	}
-	if err := os.WriteFile(filepath.Join(s.out, "RESULTS.md"), []byte(table), 0o644); err != nil { //nolint:gosec // for everybody to read
+	if err := results.WriteSection(filepath.Join(s.out, "RESULTS.md"), "swap", table); err != nil {
 		return err
 	}
 	return r.plot(filepath.Join(s.out, "swap.svg"))

@@ -33,7 +33,7 @@ func blue() color.Color   { return color.RGBA{R: 0x00, G: 0x72, B: 0xb2, A: 0xff
 func orange() color.Color { return color.RGBA{R: 0xd5, G: 0x5e, B: 0x00, A: 0xff} }
 
 // plot draws the publication and the phases side by side.
-func (r results) plot(path string) error {
+func (r measured) plot(path string) error {
 	left, err := r.publishPlot()
 	if err != nil {
 		return err
@@ -63,7 +63,7 @@ func writeSVG(canvas *vgsvg.Canvas, path string) error {
 	return os.WriteFile(path, []byte(svg), 0o644) //nolint:gosec // for everybody to read
 }
 
-func (r results) publishPlot() (*plot.Plot, error) {
+func (r measured) publishPlot() (*plot.Plot, error) {
 	held := group{name: "write lock held", colour: blue()}
 	wait := group{name: "wait for the lock", colour: orange()}
 	var names []string
@@ -87,7 +87,7 @@ func (r results) publishPlot() (*plot.Plot, error) {
 	return p, add(p, held, wait)
 }
 
-func (r results) phasesPlot() (*plot.Plot, error) {
+func (r measured) phasesPlot() (*plot.Plot, error) {
 	var names []string
 	for _, phase := range phases() {
 		names = append(names, strings.Replace(string(phase), "_", "\n", 1))

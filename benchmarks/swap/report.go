@@ -9,12 +9,12 @@ import (
 )
 
 // markdown is the whole report.
-func (r results) markdown() string {
+func (r measured) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# What a swap costs\n\n`make bench` wrote this page and the plot on %s.\n\nMachine: %s.\n\n"+
-		"Seconds differ from machine to machine and with its load; the ratios within this page say more. "+
+	fmt.Fprintf(&b, "# What a swap costs\n\n`make bench` wrote this section and the plot on %s.\n\nMachine: %s.\n\n"+
+		"Seconds differ from machine to machine and with its load; the ratios within this section say more. "+
 		"Every figure is the median of %s, if it doesn't say otherwise; max is the largest value of all.\n",
-		r.machine.when.Format("2006-01-02"), r.machine, plural(r.s.runs, "run"))
+		r.machine.When.Format("2006-01-02"), r.machine, plural(r.s.runs, "run"))
 	if r.s.out != "" {
 		b.WriteString("\n![Publication under readers, and the phases of a swap](swap.svg)\n")
 	}
@@ -26,7 +26,7 @@ func (r results) markdown() string {
 	return b.String()
 }
 
-func (r results) writeAcquire(b *strings.Builder) {
+func (r measured) writeAcquire(b *strings.Builder) {
 	b.WriteString("\n## Acquire and Release\n\nWhat every request pays to pin its version. The read lock alone is the least that it could cost.\n\n" +
 		"| operation | one goroutine | one a core, together | against the lock alone |\n|---|---:|---:|---:|\n")
 	for _, a := range r.acquire {
@@ -35,7 +35,7 @@ func (r results) writeAcquire(b *strings.Builder) {
 	}
 }
 
-func (r results) writePublish(b *strings.Builder) {
+func (r measured) writePublish(b *strings.Builder) {
 	fmt.Fprintf(b, "\n## Publication\n\nThe moment in which callers go over to the new version: the wait for the write lock, and the time for which it is held. "+
 		"%d publications a run, while readers hold pins, as requests do, and not the lock.\n\n"+
 		"| readers | each | held p50 | held p99 | held max | wait p50 | wait p99 | wait max | requests |\n"+
@@ -56,7 +56,7 @@ func (r results) writePublish(b *strings.Builder) {
 // heldBar is the bar for the p99 of the time under the write lock, with 64 readers.
 const heldBar = 50 * time.Microsecond
 
-func (r results) verdict() string {
+func (r measured) verdict() string {
 	for i := range r.publish {
 		p := &r.publish[i]
 		if p.readers != 64 || p.does != waits {

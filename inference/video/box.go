@@ -24,6 +24,7 @@ type box struct {
 	dir    string // empty, and nobody may write to it
 	limits string // what the shell does before it becomes ffmpeg
 	walls  walls
+	queue  *queue
 }
 
 // shell is every Linux's. It sets the limits: they must stand before ffmpeg's first instruction, and Go can't set them there.
@@ -41,7 +42,7 @@ func newBox(o DecoderOptions) (*box, error) {
 	if err := os.Chmod(dir, 0o555); err != nil { //nolint:gosec // the child may be another user, and must be able to be there
 		return nil, errors.Join(err, os.Remove(dir))
 	}
-	b := &box{ffmpeg: path, dir: dir}
+	b := &box{ffmpeg: path, dir: dir, queue: &queue{log: o.Logger}}
 	cpu := int64(o.Timeout/time.Second) + 1
 	b.limits = fmt.Sprintf(`ulimit -c 0 && ulimit -f 0 && ulimit -n 32 && ulimit -t %d && ulimit -v %d && exec "$0" "$@"`, cpu, o.MaxMemory>>10)
 	var failures []error
@@ -127,15 +128,20 @@ func (b *box) run(ctx context.Context, args []string, clip *os.File, read func(i
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start ffmpeg: %w", err)
 	}
+	started := time.Now()
+	leave := b.queue.join(cmd.Process.Pid)
 	readErr := read(out)
 	if readErr == nil {
 		_, readErr = io.Copy(io.Discard, out)
 	} else if !errors.Is(readErr, errFewer) {
 		_ = killGroup(cmd.Process.Pid) // it may have ended by itself
 	}
+	leave()
 	waitErr := cmd.Wait()
 	var exit *exec.ExitError
 	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded) && starved(cmd.ProcessState, time.Since(started)):
+		return errStarved
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case readErr != nil && !errors.Is(readErr, errFewer):

@@ -3,6 +3,7 @@ package video_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -91,6 +92,45 @@ func running(t *testing.T, argument string) int {
 		}
 	}
 	return n
+}
+
+// priority is a program in ffmpeg's place that waits until its policy of scheduling is the given one, by running or by sleeping.
+// The 41st word of the file that it reads is the policy.
+func priority(t *testing.T, policy, wait string) string {
+	t.Helper()
+	return script(t, `[ "$1" = -version ] && echo ffmpeg version 0 && exit
+		policy() { read -r line </proc/self/stat; set -- $line; shift 40; echo $1; }
+		until [ "$(policy)" = `+policy+` ]; do `+wait+`; done; echo policy is `+policy+` >&2; exit 1`)
+}
+
+// TestPriority sees that ffmpeg runs only when nobody else wants to (5), and that one which doesn't come to run at all is raised (3).
+func TestPriority(t *testing.T) {
+	for policy, wait := range map[string]string{"5": ":", "3": "/bin/sleep 0.1"} {
+		t.Run(policy, func(t *testing.T) {
+			t.Parallel()
+			e := open(t, videoMAE(), video.Options{Decoder: newDecoder(t, video.DecoderOptions{FFmpeg: priority(t, policy, wait)})})
+			_, err := e.Encode(t.Context(), video.Clip{Encoded: clip(t, "gif", "-f lavfi -i testsrc2=s=64x64:r=5:d=1")})
+			if os.Geteuid() != 0 && policy == "3" { // it can't be raised itself, but those after it begin raised
+				mustBe(t, err, video.ErrBusy)
+				_, err = e.Encode(t.Context(), video.Clip{Encoded: clip(t, "gif", "-f lavfi -i testsrc2=s=64x64:r=5:d=1")})
+			}
+			mustBe(t, err, video.ErrClip)
+			if !strings.Contains(err.Error(), "policy is "+policy) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestStarved sees that a clip isn't to blame when the machine has no time for it.
+func TestStarved(t *testing.T) {
+	path := script(t, `[ "$1" = -version ] && echo ffmpeg version 0 && exit; exec /bin/sleep 100`)
+	e := open(t, videoMAE(), video.Options{Decoder: newDecoder(t, video.DecoderOptions{FFmpeg: path, Timeout: 200 * time.Millisecond})})
+	_, err := e.Encode(t.Context(), video.Clip{Encoded: clip(t, "gif", "-f lavfi -i testsrc2=s=64x64:r=5:d=1")})
+	mustBe(t, err, video.ErrBusy)
+	if errors.Is(err, video.ErrClip) || !strings.Contains(err.Error(), "200ms") {
+		t.Error(err)
+	}
 }
 
 func TestNoFFmpeg(t *testing.T) {

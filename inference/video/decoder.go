@@ -215,7 +215,7 @@ func (d *Decoder) board(ctx context.Context, key flightKey, work func(context.Co
 		return key, f, true, nil
 	}
 	if len(d.flights) >= d.o.Concurrent+d.o.Queue {
-		return key, nil, false, ErrBusy
+		return key, nil, false, fmt.Errorf("%w: %d wait already", ErrBusy, d.o.Queue)
 	}
 	// The work goes on for others when the caller that brought it leaves.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -276,6 +276,9 @@ func (d *Decoder) work(ctx context.Context, work func(context.Context) (Tensor, 
 	ctx, cancel := context.WithTimeout(ctx, d.o.Timeout)
 	defer cancel()
 	t, err := guarded(ctx, work)
+	if errors.Is(err, errStarved) {
+		return Tensor{}, fmt.Errorf("%w: one got too little of the processors to be ready within %v", err, d.o.Timeout)
+	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) && err != nil {
 		return Tensor{}, fmt.Errorf("%w: %w %v", ErrClip, errSlow, d.o.Timeout)
 	}

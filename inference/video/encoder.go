@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -73,9 +74,20 @@ func (e *Encoder) Encode(ctx context.Context, c Clip) (Tensor, error) {
 	}
 	var key flightKey
 	if c.Encoded != nil {
-		key = flightKey{clip: sha256.Sum256(c.Encoded), spec: e.key}
+		key = flightKey{clip: hash(c.Encoded), spec: e.key}
 	}
 	return e.decoder.do(ctx, key, work)
+}
+
+// hash hashes piece by piece: the runtime can't stop what hashes a piece, and a collection of garbage, for which all must stop, would
+// wait for the whole clip.
+func hash(clip []byte) (sum [sha256.Size]byte) {
+	h := sha256.New()
+	for piece := range slices.Chunk(clip, 64<<10) {
+		h.Write(piece) // never fails
+	}
+	h.Sum(sum[:0])
+	return sum
 }
 
 func (e *Encoder) encode(ctx context.Context, c Clip) (Tensor, error) {

@@ -33,7 +33,7 @@ type Outcome string
 const (
 	OK        Outcome = "ok"
 	BadClip   Outcome = "bad_clip"  // the clip is at fault
-	TimedOut  Outcome = "timeout"   // it took longer than a clip may
+	TimedOut  Outcome = "timeout"   // it took longer than a clip may, be that the clip's fault or the machine's
 	Cancelled Outcome = "cancelled" // all who asked for it left
 	Failed    Outcome = "error"     // the machine is at fault
 )
@@ -48,7 +48,7 @@ func outcomeOf(err error) Outcome {
 	switch {
 	case err == nil:
 		return OK
-	case errors.Is(err, errSlow):
+	case errors.Is(err, errSlow), errors.Is(err, errStarved):
 		return TimedOut
 	case errors.Is(err, ErrClip):
 		return BadClip

@@ -1,6 +1,9 @@
 package video
 
-import "math"
+import (
+	"math"
+	"runtime"
+)
 
 // A filter is how pixels are weighted when a picture is resized. Shrinking widens it, so that no pixel is left out.
 type filter struct {
@@ -107,10 +110,17 @@ func (a axis) part(from, n int) axis {
 	return a
 }
 
+// rowsAtOnce is how many rows are made before others have their turn. A frame takes many milliseconds, and the runtime lets a
+// goroutine go on for ten: a prediction would wait that long for a processor, each time that it needs one.
+const rowsAtOnce = 32
+
 // resize gives the kept rectangle of one frame. What it returns is overwritten by the next call.
 func (r *resizer) resize(rgb []byte) []byte {
 	stride, width := r.in[0]*channels, r.out[0]*channels
 	for row := r.rowLow; row < r.rowHi; row++ {
+		if row%rowsAtOnce == 0 {
+			runtime.Gosched()
+		}
 		source := rgb[row*stride : (row+1)*stride]
 		target := r.middle[(row-r.rowLow)*width : (row-r.rowLow+1)*width]
 		if r.scaleX {

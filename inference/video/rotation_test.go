@@ -87,7 +87,7 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// TestRotatedSizeIsChecked sees that the limit holds for what comes out, and that the same clip, turned and not, is not shared.
+// TestRotatedSizeIsChecked sees that the limit of pixels holds for turned clips, and that no other rotation is taken.
 func TestRotatedSizeIsChecked(t *testing.T) {
 	stored := clip(t, "mp4", "-f lavfi -i testsrc2=s=64x48:r=5:d=1 -c:v libx264 -pix_fmt yuv420p")
 	d := newDecoder(t, video.DecoderOptions{MaxPixels: 64*48 - 1})

@@ -14,8 +14,8 @@ var (
 	ErrClip = errors.New("bad clip")
 	// ErrConfig says that the bundle's files don't say how to prepare a clip, or say something that can't be done.
 	ErrConfig = errors.New("bad video configuration")
-	// ErrBusy says that too many clips wait to be decoded already: later may work.
-	ErrBusy = errors.New("too many clips wait to be decoded")
+	// ErrBusy says that too many clips wait to be decoded already, or that the machine has no time for this one: later may work.
+	ErrBusy = errors.New("too busy to decode clips")
 	// ErrClosed says that the Decoder was closed.
 	ErrClosed = errors.New("the video decoder is closed")
 )

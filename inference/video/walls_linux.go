@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,6 +48,39 @@ func (w walls) attributes() *syscall.SysProcAttr {
 		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Getegid(), Size: 1}}
 	}
 	return a
+}
+
+// lowestPriority has the kernel run a process, and the threads that it will start, only on processors that nobody else wants.
+func lowestPriority(pid int) error {
+	return unix.SchedSetAttr(pid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0)
+}
+
+// lowPriority gives a process, with all its threads, a tenth of what others get, in long pieces that newcomers may interrupt.
+func lowPriority(pid int) error {
+	const piece = 100 * time.Millisecond // the longest; kernels before 6.12 know of none
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		id, err := strconv.Atoi(t.Name())
+		if err != nil {
+			return err
+		}
+		a := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH, Nice: 10, Runtime: uint64(piece)}
+		if err := unix.SchedSetAttr(id, &a, 0); err != nil && !errors.Is(err, unix.ESRCH) { // it may have ended by itself
+			return err
+		}
+	}
+	return nil
+}
+
+// processorTime is for how long a process has run.
+func processorTime(pid int) (time.Duration, error) {
+	const sched = 2 // of the three clocks that the kernel has for each process, the exact one
+	var t unix.Timespec
+	err := unix.ClockGettime(int32(^pid<<3|sched), &t) //nolint:gosec // process ids have 22 bits
+	return time.Duration(t.Nano()), err
 }
 
 // killGroup kills the process group that pid leads. That it is gone already is os.ErrProcessDone.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 )
 
 // walls can't be built here: what shuts ffmpeg in is Linux's.
@@ -19,6 +20,12 @@ func allWalls() []walls { return nil }
 func (walls) attributes() *syscall.SysProcAttr { return nil }
 
 var errLinux = errors.New("clips are decoded on Linux only")
+
+func lowestPriority(int) error { return errLinux }
+
+func lowPriority(int) error { return errLinux }
+
+func processorTime(int) (time.Duration, error) { return 0, errLinux }
 
 func killGroup(int) error { return errLinux }
 
