@@ -240,7 +240,7 @@ type Model struct {
 	Pinned string `protobuf:"bytes,12,opt,name=pinned,proto3" json:"pinned,omitempty"`
 	// Why the model doesn't follow the registry; empty if it does.
 	Held string `protobuf:"bytes,13,opt,name=held,proto3" json:"held,omitempty"`
-	// What the phase in progress is: "fetch", "verify", "load", "warm_up", "check", "publish"; empty if none is.
+	// What is in progress: "fetch" (and verify), "verify" (of what served before a restart), "load" (and all up to the swap); empty if nothing is.
 	Phase         string `protobuf:"bytes,14,opt,name=phase,proto3" json:"phase,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
