@@ -50,7 +50,7 @@ func (s *Server) addMedia(rest *runtime.ServeMux) error {
 		resp, err := m.predict(ctx, client, r)
 		m.body.linger()
 		if err != nil {
-			restError(ctx, rest, nil, w, r, mediaError(err))
+			restError(ctx, rest, nil, w, r, mediaError(ctx, err))
 			return
 		}
 		writeMessage(w, resp.GetPrediction())
@@ -203,10 +203,10 @@ func refusal(code int, reason, text string) error {
 	return &runtime.HTTPStatusError{HTTPStatus: code, Err: invalid(reason, text)}
 }
 
-// mediaError gives an upload's error the status that HTTP has for it.
-func mediaError(err error) error {
+// mediaError gives an upload's error the status that HTTP has for it. A body that came too slowly has ended ctx.
+func mediaError(ctx context.Context, err error) error {
 	for is, code := range map[error]int{errClipTooLarge: http.StatusRequestEntityTooLarge, errUploadSlow: http.StatusRequestTimeout} {
-		k := ofPrediction().find(context.Background(), is)
+		k := ofPrediction().find(context.WithoutCancel(ctx), is)
 		if errors.Is(err, is) {
 			return &runtime.HTTPStatusError{HTTPStatus: code, Err: newStatus(k, err.Error(), nil)}
 		}

@@ -3,6 +3,7 @@ package server_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	pb "modelgate/proto/modelgate/v1"
+	"modelgate/server"
 )
 
 // A mediaRequest is a predictMedia in the making.
@@ -63,9 +65,17 @@ func form(t testing.TB, fields ...field) mediaRequest {
 
 func (g *gateway) media(r mediaRequest) answer {
 	g.t.Helper()
-	return g.call(http.MethodPost, r.path, "", append([]func(*http.Request){func(req *http.Request) {
+	return g.mediaWith(http.DefaultClient, r)
+}
+
+func (g *gateway) mediaWith(client *http.Client, r mediaRequest) answer {
+	g.t.Helper()
+	return g.callWith(client, http.MethodPost, r.path, "", append([]func(*http.Request){func(req *http.Request) {
 		req.Header.Set("Content-Type", r.kind)
 		req.Body, req.ContentLength = io.NopCloser(r.body), -1
+		if c, ok := r.body.(io.ReadCloser); ok {
+			req.Body = c
+		}
 		if sized, ok := r.body.(interface{ Len() int }); ok {
 			req.ContentLength = int64(sized.Len())
 		}
@@ -257,6 +267,33 @@ func TestMediaNeedsAToken(t *testing.T) {
 	if a := g.media(r); a.code != 200 {
 		t.Errorf("with a token: %d %s", a.code, a.raw)
 	}
+}
+
+// HTTP/2 has deadlines of its own kind, a stream each.
+func TestMediaOverHTTP2(t *testing.T) {
+	ca := newAuthority(t)
+	cert, key := ca.issue(t.TempDir(), 1)
+	g := startClips(t, overTLS(server.TLSFiles{Cert: cert, Key: key}, &tls.Config{RootCAs: ca.pool}), func(c *config) {
+		smallUploads(c)
+		c.options.Limits.UploadIdle = 500 * time.Millisecond
+	})
+	protocols := new(http.Protocols)
+	protocols.SetHTTP2(true) // and nothing else
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool}, Protocols: protocols}
+	t.Cleanup(transport.CloseIdleConnections)
+	client := &http.Client{Transport: transport}
+	data := smallClip(t)
+	if a := g.mediaWith(client, form(t, field{"video", string(data)}, field{"text", "good"})); a.code != 200 || a.json["label"] != "positive" {
+		t.Errorf("%d %s", a.code, a.raw)
+	}
+	vast := raw(nil)
+	vast.body = endless{0}
+	checkAnswer(t, g.mediaWith(client, vast), bad{code: codes.InvalidArgument, http: 413, says: "more than 204800", reason: "CLIP_TOO_LARGE"})
+	slow, w := io.Pipe()
+	t.Cleanup(func() { _ = w.Close() })
+	standing := raw(nil)
+	standing.body = slow
+	checkAnswer(t, g.mediaWith(client, standing), bad{code: codes.DeadlineExceeded, http: 408, says: "nothing came", reason: "UPLOAD_TOO_SLOW"})
 }
 
 // slowly sends the beginning of a raw upload on a connection of its own.

@@ -32,7 +32,7 @@ type Options struct {
 	Timeout time.Duration
 	// UploadTimeout is the same for a clip that is uploaded because it is larger than a message. 0 means 10 minutes.
 	UploadTimeout time.Duration
-	// UploadAbove is the size of a clip in bytes, above which PredictVideo uploads it. 0 means 256 KiB less than 4 MiB, the servers'
+	// UploadAbove is the size of a clip and its text in bytes, above which PredictVideo uploads it. 0 means 256 KiB less than 4 MiB, the servers'
 	// default limit of messages.
 	UploadAbove int
 	// MaxAttempts is how often a call that is safe to repeat is tried in all, from 1 to 5. 0 means 4.

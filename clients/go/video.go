@@ -18,17 +18,17 @@ import (
 const chunkBytes = 256 << 10
 
 // PredictVideo scores an encoded clip with the version of model that serves now, alone or, with the option Text, beside a text.
-// A clip larger than Options.UploadAbove is uploaded in chunks; servers take 64 MiB by default. A server that was unavailable is
+// A clip larger than Options.UploadAbove, with the text, is uploaded in chunks; servers take 64 MiB by default. A server that was unavailable is
 // asked again, with all of the clip.
 func (c *Client) PredictVideo(ctx context.Context, model string, clip []byte, options ...RequestOption) (*Prediction, error) {
-	if len(clip) > c.o.UploadAbove {
+	r := with(options)
+	if len(clip)+len(r.Text) > c.o.UploadAbove {
 		// gRPC repeats a call while it still has what was sent, which is a copy of the clip.
 		return c.uploadVideo(ctx, model, bytes.NewReader(clip), options, grpc.MaxRetryRPCBufferSize(2*len(clip)+1<<20))
 	}
 	if clip == nil {
 		clip = []byte{} // empty, which the server refuses, and not absent
 	}
-	r := with(options)
 	r.Video = clip
 	return c.predict(ctx, model, r)
 }

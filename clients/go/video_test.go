@@ -46,6 +46,7 @@ func TestPredictVideo(t *testing.T) {
 		{"small with a text", 1000, []modelgate.RequestOption{modelgate.Text("a")}, "Predict", "true"},
 		{"small with an empty text", 1000, []modelgate.RequestOption{modelgate.Text("")}, "Predict", "true"},
 		{"at the limit", above, nil, "Predict", "false"},
+		{"above the limit with its text", above - 10, []modelgate.RequestOption{modelgate.Text("eleven more")}, "UploadPredict", "true, 4 chunks"},
 		{"above the limit", above + 1, nil, "UploadPredict", "false, 5 chunks"},
 		{"large with a text", 5 << 20, []modelgate.RequestOption{modelgate.Text("a")}, "UploadPredict", "true, 20 chunks"},
 		{"large with an empty text", 5 << 20, []modelgate.RequestOption{modelgate.Text("")}, "UploadPredict", "true, 20 chunks"},
