@@ -33,7 +33,7 @@ func measureCosts(ctx context.Context, s settings, dir string, w io.Writer) (c c
 	if err := writeVideo(filepath.Join(dir, "bundle")); err != nil {
 		return c, err
 	}
-	decoder, err := video.NewDecoder(video.DecoderOptions{FFmpeg: s.ffmpeg, Timeout: 5 * time.Minute})
+	decoder, err := video.NewDecoder(video.DecoderOptions{FFmpeg: s.ffmpeg, Timeout: 5 * time.Minute}) //nolint:contextcheck // one short run of ffmpeg at the start
 	if err != nil {
 		return c, err
 	}

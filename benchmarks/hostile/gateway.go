@@ -54,7 +54,7 @@ func newGateway(ctx context.Context, eng engine.Engine, decoder *video.Decoder, 
 			err = errors.Join(err, g.close())
 		}
 	}()
-	if err := g.wire(eng, decoder, models, scratch); err != nil {
+	if err := g.wire(eng, decoder, models, scratch); err != nil { //nolint:contextcheck // it listens until it is told to drain
 		return g, err
 	}
 	running, stop := context.WithCancel(ctx)

@@ -81,7 +81,7 @@ type neighbours struct {
 }
 
 func measureNeighbours(ctx context.Context, s settings, eng engine.Engine, all corpus, scratch string, w io.Writer) (n neighbours, err error) {
-	decoder, err := video.NewDecoder(video.DecoderOptions{FFmpeg: s.ffmpeg, Timeout: slowest})
+	decoder, err := video.NewDecoder(video.DecoderOptions{FFmpeg: s.ffmpeg, Timeout: slowest}) //nolint:contextcheck // one short run of ffmpeg at the start
 	if err != nil {
 		return n, err
 	}

@@ -10,7 +10,7 @@ import (
 
 // WriteSection puts text in place of the section of that name in the page at path, or at its end, and leaves the rest as it is.
 func WriteSection(path, name, text string) error {
-	old, err := os.ReadFile(path) //nolint:gosec // the page is named on the command line
+	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -83,10 +83,10 @@ func hugeGIF() []byte {
 func referenceMovie(path string) []byte {
 	box := func(kind string, body ...[]byte) []byte {
 		data := bytes.Join(body, nil)
-		return append(append(binary.BigEndian.AppendUint32(nil, uint32(len(data)+8)), kind...), data...) //nolint:gosec // a few bytes
+		return append(append(binary.BigEndian.AppendUint32(nil, uint32(len(data)+8)), kind...), data...)
 	}
 	url := append([]byte("file://"+path), 0)
-	length := binary.BigEndian.AppendUint32(nil, uint32(len(url))) //nolint:gosec // a path
+	length := binary.BigEndian.AppendUint32(nil, uint32(len(url)))
 	rdrf := box("rdrf", []byte{0, 0, 0, 0}, []byte("url "), length, url)
 	return append(box("ftyp", []byte("qt  \x00\x00\x02\x00")), box("moov", box("rmra", box("rmda", rdrf)))...)
 }
