@@ -17,7 +17,7 @@ help: ## Shows this list
 ## What a newcomer runs
 
 .PHONY: demo
-demo: tools build python corpus ffmpeg ## Shows texts, clips and both on real input and leaves the servers running (ONCE=1: ends by itself)
+demo: tools build python corpus ffmpeg ## Shows the main job on texts, clips and both, and leaves the servers running (ONCE=1: ends by itself)
 	@go build -o bin/load ./benchmarks/load
 	@$(PYTHON) tools/demo/demo.py $(if $(ONCE),--once)
 
