@@ -230,7 +230,7 @@ func TestBadMedia(t *testing.T) {
 		{"a field without a name", form(t, field{"", "x"}, file), bad{code: codes.InvalidArgument, http: 400, says: "has no name", reason: "BAD_FORM"}},
 		{"a field of a vast name", form(t, field{vast, "x"}, file), bad{code: codes.InvalidArgument, http: 413, says: "between two fields", reason: "BAD_FORM"}},
 		{"base64", encodedPart("base64"), bad{code: codes.InvalidArgument, http: 400, says: "send it as it is", reason: "BAD_FORM"}},
-		{"no form", with(form(t, file), func(r *mediaRequest) { r.body = bytes.NewReader(data) }), bad{code: codes.InvalidArgument, http: 400, says: "no field video", reason: "FIELD_MISSING"}},
+		{"no form", with(form(t, file), func(r *mediaRequest) { r.body = bytes.NewReader(data) }), bad{code: codes.InvalidArgument, http: 400, says: "not a whole multipart form", reason: "BAD_FORM"}},
 		{"a form without its end", cut(20), bad{code: codes.InvalidArgument, http: 400, says: "", reason: "BAD_FORM"}},
 		{"a form that ends in the clip", cut(600), bad{code: codes.InvalidArgument, http: 400, says: "", reason: "BAD_FORM"}},
 		{"junk before the form", with(form(t, file), func(r *mediaRequest) { r.body = endless{'\n'} }), bad{code: codes.InvalidArgument, http: 413, says: "between two fields", reason: "BAD_FORM"}},

@@ -26,7 +26,7 @@ const (
 
 // form sends a multipart form. Its fields may come in any order: those that come after the clip go after it.
 func (m *media) form(boundary string) error {
-	parts := multipart.NewReader(m.body, boundary)
+	parts := multipart.NewReader(io.MultiReader(m.body, strings.NewReader("\r\n"), cutShort{}), boundary)
 	for {
 		m.body.allow(partHeaderBytes)
 		part, err := parts.NextPart()
@@ -48,6 +48,12 @@ func (m *media) form(boundary string) error {
 	}
 	return nil
 }
+
+// cutShort is what follows the body of a form, after an end of line that its last boundary may lack. A multipart.Reader would take
+// the end of a body that was cut within a field's headers for that of the form, and the field would be missing.
+type cutShort struct{}
+
+func (cutShort) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 func (m *media) part(part *multipart.Part) error {
 	name := part.FormName()
@@ -164,6 +170,8 @@ func (m *media) formError(err error) error {
 		return refusal(http.StatusRequestEntityTooLarge, "BAD_FORM", fmt.Sprintf("there are more than %d bytes between two fields of the form", partHeaderBytes))
 	case errors.Is(err, errUploadEnded), errors.Is(err, errMediaSlow), errors.Is(err, errBodyCut):
 		return m.readError(err)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return refusal(http.StatusBadRequest, "BAD_FORM", "the body is not a whole multipart form: it ends before the form does")
 	}
 	return refusal(http.StatusBadRequest, "BAD_FORM", "the body is not a whole multipart form: "+strings.TrimPrefix(err.Error(), "multipart: "))
 }
