@@ -149,17 +149,18 @@ func (m *media) sendClip(r io.Reader) error {
 	for first := true; ; {
 		k, err := r.Read(buf[n:])
 		n += k
-		if last := err != nil; n == len(buf) || n > 0 && (last || time.Since(sent) > time.Second) || last && first && errors.Is(err, io.EOF) {
+		last := errors.Is(err, io.EOF)
+		if err != nil && !last {
+			return m.readError(err)
+		}
+		if n == len(buf) || n > 0 && (last || time.Since(sent) > time.Second) || last && first {
 			if err := m.send(&pb.UploadPredictRequest{Part: &pb.UploadPredictRequest_Chunk{Chunk: buf[:n]}}); err != nil {
 				return err
 			}
 			n, sent, first = 0, time.Now(), false
 		}
-		if errors.Is(err, io.EOF) {
+		if last {
 			return nil
-		}
-		if err != nil {
-			return m.readError(err)
 		}
 	}
 }

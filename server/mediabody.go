@@ -61,10 +61,10 @@ func (b *mediaBody) Read(p []byte) (int, error) {
 	switch {
 	case err == nil || errors.Is(err, io.EOF):
 		return n, err
-	case errors.Is(err, os.ErrDeadlineExceeded) && b.isInterrupted():
-		return n, errUploadEnded
+	case errors.Is(err, os.ErrDeadlineExceeded) && time.Now().Before(deadline):
+		return n, errUploadEnded // it was interrupted
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return n, errMediaSlow
+		return n, errMediaSlow // which ends the request's context too, and with it the upload
 	}
 	return n, fmt.Errorf("%w: %w", errBodyCut, err)
 }
@@ -79,12 +79,6 @@ func (b *mediaBody) setDeadline(t time.Time) bool {
 	return !b.interrupted
 }
 
-func (b *mediaBody) isInterrupted() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.interrupted
-}
-
 // interrupt ends the read in progress and all to come, unless the body is done. A read may have a moment more, in which a caller that
 // is sending comes to a stop by itself: a read that fails would have the server cut the connection, and with it the answer.
 func (b *mediaBody) interrupt() {
@@ -96,10 +90,8 @@ func (b *mediaBody) interrupt() {
 	}
 }
 
-// done says that the body was read to its end. The server goes on to watch the connection, and would take a deadline that passes
-// for a caller that left.
+// done says that the body was read to its end: the server has taken its deadline away, and watches whether the caller leaves.
 func (b *mediaBody) done() {
-	b.setDeadline(time.Time{})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.finished = true

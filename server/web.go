@@ -139,14 +139,12 @@ func (s *Server) restOnly(next http.Handler) http.Handler {
 			refuse(w, http.StatusBadRequest, codes.InvalidArgument, "BODY_INCOMPLETE", "the body could not be read to its end")
 			return
 		}
-		rc := http.NewResponseController(w)
-		_ = rc.SetReadDeadline(time.Time{}) // the server watches the connection, and would take a deadline that passes for a caller that left
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		d := orderTimeout
 		if strings.HasSuffix(r.URL.Path, ":predict") || strings.HasSuffix(r.URL.Path, ":predictBatch") {
 			d = predictTimeout
 		}
-		_ = rc.SetWriteDeadline(time.Now().Add(d + writeTime)) // only a connection that is gone has none
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d + writeTime)) // only a connection that is gone has none
 		ctx, cancel := context.WithTimeout(r.Context(), d)
 		defer cancel()
 		next.ServeHTTP(w, r.WithContext(ctx))
