@@ -298,3 +298,26 @@ func TestCheckThatIsCutOff(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// An ffmpeg that the machine keeps from running says nothing of the bundle: the version is tried again.
+func TestCheckThatTheMachineFails(t *testing.T) {
+	dir, program := filepath.Join(t.TempDir(), "bundle"), filepath.Join(t.TempDir(), "ffmpeg")
+	if err := (enginetest.VideoBundle{}).Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	broken := "#!/bin/sh\n[ \"$1\" = -version ] && echo ffmpeg version 0 && exit\nexit 126\n"
+	if err := os.WriteFile(program, []byte(broken), 0o700); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	decoder, err := video.NewDecoder(video.DecoderOptions{FFmpeg: program})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = decoder.Close() })
+	gif := base64.StdEncoding.EncodeToString([]byte("GIF89a and what follows"))
+	writeGolden(t, dir, object{"request": object{"video": object{"clip": gif}}, "scores": object{"negative": 0.5, "positive": 0.5}, "tolerance": 0.1})
+	_, err = examine(t, dir, inference.Options{Decoder: decoder})
+	if err == nil || !strings.Contains(err.Error(), "exit status 126") || errors.Is(err, inference.ErrBundle) {
+		t.Errorf("%v, want the exit status, and not ErrBundle", err)
+	}
+}

@@ -89,7 +89,7 @@ func (p *pixels) encode(ctx context.Context, c video.Clip) (engine.Tensor, Notes
 	case errors.Is(err, video.ErrClosed):
 		return engine.Tensor{}, Notes{}, fmt.Errorf("%w: %w", ErrClosed, err)
 	case err != nil:
-		return engine.Tensor{}, Notes{}, fmt.Errorf("prepare the clip: %w", err)
+		return engine.Tensor{}, Notes{}, machineError{fmt.Errorf("prepare the clip: %w", err)}
 	}
 	return engine.Tensor{Shape: t.Shape, Data: t.Data}, Notes{FramesRepeated: t.Repeated, Waited: max(0, time.Since(began)-t.Decode)}, nil
 }
