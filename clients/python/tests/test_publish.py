@@ -30,9 +30,9 @@ OF_PYTORCH = {"text": ("xlm-roberta", "bert"), "video": ("videomae", "timesforme
 
 @functools.cache
 def examples_of_pytorch(kind: str) -> list[tuple[str | None, bytes | None, dict[str, dict[str, float]]]]:
-    """Text, clip, and the scores of both versions, of every second one that both were asked: the tests of the gateway take all."""
+    """Text, clip, and the scores of both versions, of every third one that both were asked: the tests of the gateway take all."""
     first, second = ({(e.get("text"), e.get("clip")): e["scores"] for e in EXPECTED[name]} for name in OF_PYTORCH[kind])
-    both = [key for key in first if key in second][::2]
+    both = [key for key in first if key in second][::3]
     return [(text, (CLIPS / clip).read_bytes() if clip else None, {"1": first[text, clip], "2": second[text, clip]}) for text, clip in both]
 
 
@@ -250,7 +250,7 @@ def test_three_models_are_replaced_under_load(server: str, tmp_path: Path) -> No
     ):
         for kind in OF_PYTORCH:
             g.wait_for("1", kind)
-            assert set(ask(c, kind, "1")) == {"1"}
+        assert all(set(answers) == {"1"} for answers in pool.map(lambda kind: ask(c, kind, "1"), OF_PYTORCH))
         asked = {kind: pool.submit(ask, c, kind, "2") for kind in OF_PYTORCH}
         done = publish_all(1)
         for kind, answers in asked.items():
