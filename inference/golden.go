@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -115,23 +116,20 @@ func (m *Model) tryGolden(ctx context.Context, g graph, line []byte) (deviation,
 }
 
 func (g goldenLine) sameLabels(labels []string) error {
-	var unknown []string
-	for l := range g.scores {
-		if !slices.Contains(labels, l) {
-			unknown = append(unknown, l)
-		}
-	}
-	if unknown == nil && len(g.scores) == len(labels) {
-		return nil
-	}
-	slices.Sort(unknown)
 	var missing []string
 	for _, l := range labels {
 		if _, ok := g.scores[l]; !ok {
 			missing = append(missing, l)
 		}
 	}
-	return fmt.Errorf("the model's labels are %s: its scores lack %s and have %s besides", short(labels), short(missing), short(unknown))
+	if missing == nil && len(g.scores) == len(labels) {
+		return nil
+	}
+	unknown := maps.Clone(g.scores)
+	for _, l := range labels {
+		delete(unknown, l)
+	}
+	return fmt.Errorf("the model's labels are %s: its scores lack %s and have %s besides", short(labels), short(missing), short(slices.Sorted(maps.Keys(unknown))))
 }
 
 // A deviation is how far a score is from a golden answer.

@@ -3,6 +3,7 @@ package inference
 import (
 	"math"
 	"testing"
+	"time"
 )
 
 // What is taken of a line makes sense, and no line does harm.
@@ -40,6 +41,27 @@ func FuzzGolden(f *testing.F) {
 			t.Errorf("described with %d bytes: %q", len(d), d)
 		}
 	})
+}
+
+// A comparison of as many labels as can be served takes hardly longer than to write them down, whether they are the right ones or not.
+func TestLabelsOfAGoldenLineAreComparedInTime(t *testing.T) {
+	began := time.Now()
+	labels := plainLabels(maxClasses)
+	right, wrong := goldenLine{scores: map[string]float64{}}, goldenLine{scores: map[string]float64{}}
+	for _, l := range labels {
+		right.scores[l], wrong.scores["not "+l] = 0, 0
+	}
+	written := time.Since(began)
+	began = time.Now()
+	if err := right.sameLabels(labels); err != nil {
+		t.Error(err)
+	}
+	if err := wrong.sameLabels(labels); err == nil || len(err.Error()) > 2000 {
+		t.Errorf("%.2000v", err)
+	}
+	if took := time.Since(began); took > 20*written+time.Second {
+		t.Errorf("%v; to write them took %v", took, written)
+	}
 }
 
 // A contract comes from a registry that anybody may write to.

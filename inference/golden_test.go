@@ -247,6 +247,8 @@ func TestBadGoldenFiles(t *testing.T) {
 		"a long text":            {line(`{"text": "`+strings.Repeat("good ", 20_000)+`"}`, scores, "0.1"), []string{"too long"}},
 		"a long line":            {strings.Repeat(" ", 33<<20), []string{"line 1", "32 MiB"}},
 		"a long file":            {strings.Repeat(strings.Repeat(" ", 1<<20)+"\n", 65), []string{"64 MiB"}},
+		"too many scores":        {line(text, "{"+numbered(`"%d": 0`, 100_001)+"}", "0.1"), []string{"more than 100000 fields"}},
+		"too many images":        {line(`{"video": {"frames": {"images": [`+numbered(`"%d"`, 100_001)+`]}}}`, scores, "0.1"), []string{"more than 100000 images"}},
 		"too many":               {strings.Repeat(line(text, scores, "0.1")+"\n", 1001), []string{"1000"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -270,6 +272,14 @@ func TestBadGoldenFiles(t *testing.T) {
 		_, err := examine(t, dir, inference.Options{})
 		wantBundleError(t, "a folder", err, "is no file")
 	})
+}
+
+func numbered(format string, n int) string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprintf(format, i)
+	}
+	return strings.Join(all, ",")
 }
 
 // What isn't the bundle's fault isn't put down to it: the version is tried again.

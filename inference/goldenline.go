@@ -11,7 +11,10 @@ import (
 	"modelgate/inference/video"
 )
 
-const maxTolerance = 0.1 // a larger one would prove nothing
+const (
+	maxTolerance = 0.1        // a larger one would prove nothing
+	maxItems     = maxClasses // fields of an object, or images of a clip: each takes many times its bytes in the file
+)
 
 // A goldenLine is one line of golden.jsonl: {"request": ..., "scores": {label: score}, "tolerance": t}. The request is what one would
 // post to the API: "text", and "video" with "clip", "frames" or "raw".
@@ -80,6 +83,9 @@ func parseClip(data json.RawMessage) (*video.Clip, error) {
 		if err != nil {
 			return nil, err
 		}
+		if bytes.Count(frames["images"], []byte(",")) >= maxItems {
+			return nil, fmt.Errorf("it has more than %d images", maxItems)
+		}
 		return c, parse(frames["images"], &c.Images)
 	}
 	raw, err := fieldsOf(fields["raw"], "rgb", "width", "height")
@@ -144,6 +150,9 @@ func fieldsOf(data []byte, known ...string) (map[string]json.RawMessage, error) 
 		}
 		if _, twice := fields[key]; twice {
 			return nil, fmt.Errorf("the field %s is there twice", short(key))
+		}
+		if len(fields) == maxItems {
+			return nil, fmt.Errorf("it has more than %d fields", maxItems)
 		}
 		var value json.RawMessage
 		if err := d.Decode(&value); err != nil {
