@@ -40,8 +40,11 @@ func (m *Model) keepsContracts(info Info) (ok bool, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	for _, c := range []struct{ from, text string }{{contractFile, string(inBundle)}, {"the registry's contract", m.options.Contract}} {
-		if c.text == "" {
+	for _, c := range []struct {
+		from, text string
+		there      bool
+	}{{contractFile, string(inBundle), err == nil}, {"the registry's contract", m.options.Contract, m.options.Contract != ""}} {
+		if !c.there {
 			continue
 		}
 		promised, err := parseContract([]byte(c.text))

@@ -129,6 +129,18 @@ func TestBrokenContracts(t *testing.T) {
 	}
 }
 
+// A file that is there promises something.
+func TestContractFilesThatAreNone(t *testing.T) {
+	dir := writeBundle(t, enginetest.TextBundle{})
+	writeFile(t, dir, "contract.json", "")
+	_, err := examine(t, dir, inference.Options{})
+	wantBundleError(t, "empty", err, "contract.json", "not JSON")
+	dir = writeBundle(t, enginetest.TextBundle{})
+	writeFile(t, dir, "contract.json/x", "")
+	_, err = examine(t, dir, inference.Options{})
+	wantBundleError(t, "a folder", err, "contract.json is no file")
+}
+
 func TestBadContracts(t *testing.T) {
 	dir := writeBundle(t, enginetest.TextBundle{})
 	for name, c := range map[string]struct{ contract, says string }{
