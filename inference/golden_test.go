@@ -316,7 +316,7 @@ func TestCheckThatTheMachineFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := "#!/bin/sh\n[ \"$1\" = -version ] && echo ffmpeg version 0 && exit\nexit 126\n"
-	if err := os.WriteFile(program, []byte(broken), 0o700); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(program, []byte(broken), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	decoder, err := video.NewDecoder(video.DecoderOptions{FFmpeg: program})

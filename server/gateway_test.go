@@ -114,7 +114,7 @@ type config struct {
 	discover func(context.Context) ([]modelstore.ModelConfig, error)
 	decoder  *video.Decoder
 	positive map[string]string // positive labels by model; where there is no entry it is "positive"
-	lame     bool // don't wait until it is ready
+	lame     bool              // don't wait until it is ready
 }
 
 // version is one to publish.
