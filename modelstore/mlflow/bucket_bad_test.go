@@ -165,3 +165,38 @@ func TestBadDownloadsFromABucket(t *testing.T) {
 		})
 	}
 }
+
+// A file that an earlier fetch completed is kept if it is still the object that is listed; else the version would be a mixture.
+func TestWholeFilesOfABucketAreKeptWhileTheyStayTheSame(t *testing.T) {
+	const before, after = "the weights of yesterday", "the weights of last week"
+	objects := listed("model.onnx", len(before)) + listed("config.json", 2)
+	dir, one := t.TempDir(), func(o *mlflow.Options) { o.ParallelFiles = 1 }
+	fetch := func(objects string, get http.HandlerFunc) error {
+		return fetchFrom(t, scriptedStore(t, objects, get), dir, one)
+	}
+	models := 0
+	serving := func(model, etag string, config http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "config.json") {
+				config(w, r)
+				return
+			}
+			models++
+			stored(model, etag, 0)(w, r)
+		}
+	}
+	gone := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }
+	for range 2 {
+		if err := fetch(objects, serving(before, `"tag"`, gone)); err == nil || models != 1 {
+			t.Fatalf("got %v after %d downloads of the model, want an error after one", err, models)
+		}
+	}
+	err := fetch(strings.ReplaceAll(objects, "tag", "new"), serving(after, `"new"`, stored("{}", `"new"`, 0)))
+	got, rerr := os.ReadFile(filepath.Join(dir, "model.onnx"))
+	if err != nil || rerr != nil || string(got) != after {
+		t.Errorf("got %q, %v, %v; want %q, which is what is listed beside the new config.json", got, err, rerr, after)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
+		t.Errorf("there are %v, %v", entries, err)
+	}
+}

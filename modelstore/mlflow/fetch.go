@@ -15,7 +15,7 @@ import (
 	"modelgate/modelstore"
 )
 
-// Fetch downloads the files of exactly v. What an earlier call got of them in dir is kept: whole files of the listed size as they
+// Fetch downloads the files of exactly v. What an earlier call got of them in dir is kept: whole files of the listed size (and ETag, in S3) as they
 // are, begun ones below ".part", which is gone when Fetch returns nil. Files in dir that aren't v's are removed.
 func (s *Source) Fetch(ctx context.Context, v modelstore.Version, dir string, progress func(done, total int64)) error {
 	mv, err := s.same(ctx, v)
@@ -130,7 +130,7 @@ func (d *downloader) one(ctx context.Context, a artifact) error {
 	name := filepath.FromSlash(a.path)
 	info, err := d.root.Lstat(name)
 	switch {
-	case err == nil && info.Mode().IsRegular() && info.Size() == a.size:
+	case err == nil && info.Mode().IsRegular() && info.Size() == a.size && d.same(a):
 		d.meter.add(a.size)
 		return nil
 	case err == nil:
@@ -152,6 +152,11 @@ func (d *downloader) one(ctx context.Context, a artifact) error {
 		return err
 	}
 	return p.finish(name)
+}
+
+// same reports whether a whole file that an earlier call got is the one that is listed now, where the listing tells.
+func (d *downloader) same(a artifact) bool {
+	return d.from.first() != routeS3 || a.etag != "" && readNote(d.root, partName(a)).Validator == a.etag
 }
 
 // meter adds up bytes from several downloads and reports from one goroutine.

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -33,8 +32,7 @@ type part struct {
 
 // openPart continues what an earlier attempt left, if that can be trusted, or begins at 0.
 func openPart(root *os.Root, a artifact, first route) (*part, error) {
-	sum := sha256.Sum256([]byte(a.path))
-	p := &part{root: root, name: filepath.Join(partFolder, hex.EncodeToString(sum[:12])), size: a.size}
+	p := &part{root: root, name: partName(a), size: a.size}
 	f, err := root.OpenFile(p.name, os.O_CREATE|os.O_RDWR, 0o640)
 	if err != nil {
 		return nil, err
@@ -47,17 +45,27 @@ func openPart(root *os.Root, a artifact, first route) (*part, error) {
 	return p, nil
 }
 
-func (p *part) resume(a artifact, first route) error {
-	b, err := p.root.ReadFile(p.name + ".json")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+func partName(a artifact) string {
+	sum := sha256.Sum256([]byte(a.path))
+	return filepath.Join(partFolder, hex.EncodeToString(sum[:12]))
+}
+
+// readNote is the zero note where there is none that can be read: then the file is fetched from its start.
+func readNote(root *os.Root, name string) (n note) {
+	b, err := root.ReadFile(name + ".json")
+	if err != nil || json.Unmarshal(b, &n) != nil {
+		return note{}
 	}
-	var n note
+	return n
+}
+
+func (p *part) resume(a artifact, first route) error {
 	info, err := p.f.Stat()
 	if err != nil {
 		return err
 	}
-	known := json.Unmarshal(b, &n) == nil && n.Size == p.size && n.Validator != ""
+	n := readNote(p.root, p.name)
+	known := n.Size == p.size && n.Validator != ""
 	switch first {
 	case routeS3:
 		known = known && n.Route == routeS3 && n.Validator == a.etag
@@ -101,9 +109,9 @@ func (p *part) write(b []byte) error {
 // close makes the bytes durable, so that a name or a note never promises more than there is after a power cut.
 func (p *part) close() error { return errors.Join(p.f.Sync(), p.f.Close()) }
 
-// finish gives the complete file its name.
+// finish gives the complete file its name. In a bucket its note stays, until all files are there: it says which object this was.
 func (p *part) finish(name string) error {
-	if err := p.root.Rename(p.name, name); err != nil {
+	if err := p.root.Rename(p.name, name); err != nil || p.note.Route == routeS3 {
 		return err
 	}
 	return p.root.Remove(p.name + ".json")
