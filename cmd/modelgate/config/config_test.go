@@ -74,6 +74,26 @@ func setting(t *testing.T, l *config.Loaded, path string) config.Setting {
 	return config.Setting{}
 }
 
+// A token belongs to the keys that it was issued with: beside others it would be refused, and shown to a server that it isn't for.
+func TestTheTokenOfOtherKeysIsLeftOut(t *testing.T) {
+	aws := []string{"MLFLOW_S3_ENDPOINT_URL=http://minio:9000", "AWS_ACCESS_KEY_ID=a", "AWS_SECRET_ACCESS_KEY=s", "AWS_SESSION_TOKEN=st"}
+	for name, c := range map[string]struct {
+		env  []string
+		want string
+	}{
+		"keys of AWS":        {aws, "st"},
+		"our keys":           {append(aws, "MODELGATE_S3_ACCESS_KEY=m", "MODELGATE_S3_SECRET_KEY=ms"), ""},
+		"our keys and token": {append(aws, "MODELGATE_S3_ACCESS_KEY=m", "MODELGATE_S3_SECRET_KEY=ms", "MODELGATE_S3_SESSION_TOKEN=mt"), "mt"},
+		"keys in the file":   {[]string{"AWS_SESSION_TOKEN=st"}, ""},
+	} {
+		file := "s3: {endpoint: 'http://minio:9000', access_key: f, secret_key: fs}\n"
+		l, err := config.Load(from(nil, file, c.env...))
+		if err != nil || l.S3.SessionToken != c.want {
+			t.Errorf("%s: %v, %v, want %q", name, l.S3, err, c.want)
+		}
+	}
+}
+
 // Every variable that the pipeline's updater or MLflow's clients read has its effect here.
 func TestRegistryVariables(t *testing.T) {
 	l, err := config.Load(from(nil, "",

@@ -159,7 +159,13 @@ func (l *loader) derive() {
 		c.CacheDir = filepath.Join(c.DataDir, "cache")
 		l.origins["cache_dir"] = "in data_dir"
 	}
+	if key := l.origins["s3.access_key"]; key != "" && key != awsKey && l.origins["s3.session_token"] == awsToken { // of a key that isn't used
+		c.S3.SessionToken = ""
+		delete(l.origins, "s3.session_token")
+	}
 }
+
+const awsKey, awsToken = "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN"
 
 // registryVariables are the names that MLflow's own tools and the pipeline's updater use for our settings.
 func registryVariables() []struct{ name, path string } {
@@ -174,9 +180,9 @@ func registryVariables() []struct{ name, path string } {
 		{"MLFLOW_HTTP_REQUEST_TIMEOUT", "mlflow.timeout"},
 		{"MLFLOW_ENABLED", "mlflow.enabled"},
 		{"MLFLOW_S3_ENDPOINT_URL", "s3.endpoint"},
-		{"AWS_ACCESS_KEY_ID", "s3.access_key"},
+		{awsKey, "s3.access_key"},
 		{"AWS_SECRET_ACCESS_KEY", "s3.secret_key"},
-		{"AWS_SESSION_TOKEN", "s3.session_token"},
+		{awsToken, "s3.session_token"},
 		{"AWS_DEFAULT_REGION", "s3.region"},
 		{"AWS_CA_BUNDLE", "s3.ca_cert"},
 		{"MLFLOW_UPDATE_INTERVAL_MINUTES", "update_interval"},
