@@ -191,7 +191,7 @@ var errUploadEnded = errors.New("the upload ended")
 func (m *media) readError(err error) error {
 	var own *runtime.HTTPStatusError
 	switch {
-	case errors.Is(err, errUploadEnded), errors.As(err, &own):
+	case errors.Is(err, errUploadEnded), errors.Is(err, errUploadSlow), errors.As(err, &own):
 		return err
 	case errors.Is(err, errMediaSlow):
 		return fmt.Errorf("%w: nothing came for %v, or the clip isn't whole after %v", errUploadSlow, m.limits.UploadIdle, m.limits.UploadTime)
