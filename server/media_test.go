@@ -358,8 +358,10 @@ func TestSlowMedia(t *testing.T) {
 				return ctx.Err()
 			}
 		}, nil)
-		if a := g.media(raw(smallClip(t))); a.code != 200 {
-			t.Errorf("%d %s", a.code, a.raw)
+		for name, r := range map[string]mediaRequest{"a body": raw(smallClip(t)), "a form": form(t, field{"video", string(smallClip(t))}, field{"text", "good"})} {
+			if a := g.media(r); a.code != 200 {
+				t.Errorf("%s: %d %s", name, a.code, a.raw)
+			}
 		}
 	})
 	t.Run("left", func(t *testing.T) {

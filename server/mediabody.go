@@ -90,8 +90,10 @@ func (b *mediaBody) interrupt() {
 	}
 }
 
-// done says that the body was read to its end: the server has taken its deadline away, and watches whether the caller leaves.
+// done says that the body was read to its end. From there on the server watches whether the caller leaves, and would take a deadline
+// that passes for that: the one that a read behind the end has set.
 func (b *mediaBody) done() {
+	b.setDeadline(time.Time{})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.finished = true
