@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -146,10 +147,14 @@ func public(ip netip.Addr) bool {
 
 const (
 	maxListBody  = 16 << 20 // of one page of names
+	maxListTags  = 64 << 10 // twice those of the 1000 names that a page has; each may become kilobytes
 	maxErrorBody = 1 << 20
 )
 
-var errRedirect = errors.New("the endpoint redirects, which is not followed")
+var (
+	errRedirect = errors.New("the endpoint redirects, which is not followed")
+	errTags     = fmt.Errorf("one page of the list has more than %d XML tags", maxListTags)
+)
 
 // onlyEndpoint refuses requests to other hosts and answers that send elsewhere, whatever the client above it would do with them.
 type onlyEndpoint struct {
@@ -174,8 +179,23 @@ func (t *onlyEndpoint) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp.Body = limitBody(resp.Body, maxErrorBody)
 	case strings.Contains(req.URL.RawQuery, "list-type="):
 		resp.Body = limitBody(resp.Body, maxListBody)
+		resp.Body = &fewTags{ReadCloser: resp.Body, left: maxListTags}
 	}
 	return resp, nil
+}
+
+// fewTags ends a body of XML that has too many tags.
+type fewTags struct {
+	io.ReadCloser
+	left int
+}
+
+func (f *fewTags) Read(b []byte) (int, error) {
+	n, err := f.ReadCloser.Read(b)
+	if f.left -= bytes.Count(b[:n], []byte("<")); f.left < 0 {
+		return 0, errTags
+	}
+	return n, err
 }
 
 func limitBody(body io.ReadCloser, n int64) io.ReadCloser {

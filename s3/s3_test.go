@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -187,6 +188,32 @@ func TestLongLists(t *testing.T) {
 			})
 			if c.ok != (err == nil) || !slices.Equal(got, c.want) {
 				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+}
+
+// An entry of a few bytes takes kilobytes of memory: so many that no server sends them on one page are refused unread.
+func TestAPageOfTooManyNames(t *testing.T) {
+	for name, c := range map[string]struct {
+		entries int
+		ok      bool
+	}{"as many as there can be": {1000, true}, "too many": {100_000, false}} {
+		t.Run(name, func(t *testing.T) {
+			entries := strings.Repeat("<Contents><Key>model/a</Key><Size>1</Size><ETag>x</ETag><Owner><ID>me</ID></Owner></Contents>", c.entries)
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = fmt.Fprintf(w, `<ListBucketResult><IsTruncated>false</IsTruncated>%s</ListBucketResult>`, entries)
+			}))
+			t.Cleanup(server.Close)
+			e, err := s3.Open(t.Context(), s3.Options{Endpoint: server.URL})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = e.Close() })
+			got := 0
+			err = e.List(t.Context(), s3.Name{Bucket: "models", Key: "model"}, func(s3.Entry) error { got++; return nil })
+			if c.ok && (err != nil || got != c.entries) || !c.ok && (!errors.Is(err, s3.ErrUnavailable) || got != 0) {
+				t.Errorf("%d names, %v", got, err)
 			}
 		})
 	}
