@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from clips import clip_bundle
@@ -260,6 +262,23 @@ def test_three_models_are_replaced_under_load(server: str, tmp_path: Path) -> No
     # The second text model's weights lie beside its graph.
     got = publish.download_model("under_load_text", target=tmp_path / "got", tracking_uri=server)
     assert bundle.verify(got) == done["text"].digest and (got / "model.onnx.data").stat().st_size > 100_000
+
+
+def test_a_single_logit_is_a_sigmoid(tmp_path: Path) -> None:
+    """As the gateway has it: a softmax of one number is always 1, and no golden answer would come out."""
+    folder = clip_bundle(tmp_path / "two", ["b", 4, 3, 16, 16])
+    two = golden.Model(folder)
+    clip = golden.inputs(two, None)[0]
+    feed = two.feed(clip)
+    graph = onnx.load(two.graph)
+    # The first of the two logits is the only one left.
+    next(c for c in graph.graph.initializer if c.name == "two").CopyFrom(onnx.numpy_helper.from_array(np.array([0], np.int64), "two"))
+    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
+    onnx.save(graph, two.graph)
+    bundle.write_json(folder / "config.json", {"id2label": {"0": "harmful"}, "num_frames": 4})
+    one = golden.Model(folder)
+    (logit,) = one.session.run(["logits"], feed)[0][0]
+    assert one.scores(clip) == pytest.approx({"harmful": 1 / (1 + np.exp(-logit))}, abs=1e-6)
 
 
 def test_a_moved_limit_moves_the_weights(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def log_model(
     metrics must hold the F1, as eval_f1 or f1. model_path is not changed; a copy of it gets modelgate.yaml (positive_label, threshold,
     max_length), golden.jsonl (examples: texts to take in place of our own), contract.json and manifest.json. The version's tags get
     the digest and the contract. The gateway serves the version only if all of them hold where it runs: a score may be off by
-    tolerance, by default 1e-4, and 0.02 where weights are int8. promote points the alias "production" to it (the stage "Production"
+    tolerance, by default 1e-4, and 0.02 with quantize. promote points the alias "production" to it (the stage "Production"
     on servers without aliases) if its F1 exceeds f1_threshold. quantize makes the weights int8 and records the difference that makes.
     """
     f1 = f1_of(metrics)

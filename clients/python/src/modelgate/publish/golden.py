@@ -137,7 +137,8 @@ class Model:
             raise BundleError(f"{self.graph} gives {sorted(outputs)}: name the class scores logits")
         row = np.asarray(outputs[name], np.float64).reshape(-1)
         if name == "logits":
-            row = 1 / (1 + np.exp(-row)) if self.config.get("problem_type") == "multi_label_classification" else _softmax(row)
+            alone = len(row) == 1 or self.config.get("problem_type") == "multi_label_classification"
+            row = 1 / (1 + np.exp(-row)) if alone else _softmax(row)
         labels = self.labels() or [f"LABEL_{i}" for i in range(len(row))]
         if len(labels) != len(row):
             raise BundleError(f"{self.graph} gives {len(row)} classes, config.json has {len(labels)} labels")
