@@ -50,7 +50,7 @@ func (s *Server) drainWeb(ctx context.Context) error {
 	if err != nil {
 		_ = s.web.Close() // what it says is what Shutdown said
 	}
-	return errors.Join(err, s.conn.Close(), stop(ctx, s.inner.GracefulStop, s.inner.Stop))
+	return errors.Join(err, s.conn.Close(), s.mediaConn.Close(), stop(ctx, s.inner.GracefulStop, s.inner.Stop))
 }
 
 // busyConns are the HTTP connections on which a request is, or may be about to be.

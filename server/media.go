@@ -34,7 +34,7 @@ func isMedia(r *http.Request) bool {
 
 // addMedia adds the route to REST's others.
 func (s *Server) addMedia(rest *runtime.ServeMux) error {
-	client := pb.NewPredictionServiceClient(s.conn)
+	client := pb.NewPredictionServiceClient(s.mediaConn)
 	return rest.HandlePath(http.MethodPost, mediaPath, func(w http.ResponseWriter, r *http.Request, path map[string]string) {
 		rc, limit := http.NewResponseController(w), s.o.Limits.UploadTime+predictTimeout
 		_ = rc.SetWriteDeadline(time.Now().Add(limit + writeTime)) // only a connection that is gone has none

@@ -35,9 +35,10 @@ type Server struct {
 
 	grpc, http net.Listener
 	inProcess  *bufconn.Listener
-	outer      *grpc.Server // for the network
-	inner      *grpc.Server // for REST
-	conn       *grpc.ClientConn
+	outer      *grpc.Server     // for the network
+	inner      *grpc.Server     // for REST
+	conn       *grpc.ClientConn // REST's calls
+	mediaConn  *grpc.ClientConn // REST's uploads: slow ones may take all streams of a connection, and none of other calls
 	web        *http.Server
 	busy       *busyConns
 	health     *health
@@ -133,15 +134,14 @@ func (s *Server) assemble() error {
 }
 
 func (s *Server) assembleWeb() error {
-	most := s.o.Limits.MessageBytes
-	conn, err := grpc.NewClient("passthrough:///modelgate", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.inProcess.DialContext(ctx) }),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(sendFactor*most), grpc.MaxCallSendMsgSize(2*most)))
-	if err != nil {
+	var err error
+	if s.conn, err = s.dialInner(); err != nil {
 		return err
 	}
-	s.conn = conn
-	rest, err := newGateway(context.Background(), conn)
+	if s.mediaConn, err = s.dialInner(); err != nil {
+		return err
+	}
+	rest, err := newGateway(context.Background(), s.conn)
 	if err == nil {
 		err = s.addMedia(rest)
 	}
@@ -159,6 +159,14 @@ func (s *Server) assembleWeb() error {
 		ErrorLog:  log.New(httpLog{s.o.Logger}, "", 0),
 	}
 	return nil
+}
+
+// dialInner makes a connection to REST's gRPC server, within the process.
+func (s *Server) dialInner() (*grpc.ClientConn, error) {
+	most := s.o.Limits.MessageBytes
+	return grpc.NewClient("passthrough:///modelgate", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.inProcess.DialContext(ctx) }),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(sendFactor*most), grpc.MaxCallSendMsgSize(2*most)))
 }
 
 // httpLog logs what net/http complains of: about callers, mostly, which is no state change of ours.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -66,4 +67,19 @@ func TestSlowMediaIsToldSo(t *testing.T) {
 		})
 	}
 	nothingHeld(t, g)
+}
+
+// Uploads that stand still, as many as there may be at all, hold up no other call.
+func TestSlowMediaHoldsUpNoCalls(t *testing.T) {
+	g := startClips(t, func(c *config) { c.options.Limits.Streams = 2 })
+	for range 2 {
+		g.slowly(t.Context(), "abc")
+	}
+	eventually(t, func() bool { return metric(t, g, "modelgate_upload_bytes") == "14" }) // two headers
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	a := g.call(http.MethodPost, "/v1/models/text:predict", `{"text": "good"}`, func(r *http.Request) { *r = *r.WithContext(ctx) })
+	if a.code != 200 {
+		t.Errorf("%d %s", a.code, a.raw)
+	}
 }
