@@ -159,13 +159,12 @@ func (l *loader) derive() {
 		c.CacheDir = filepath.Join(c.DataDir, "cache")
 		l.origins["cache_dir"] = "in data_dir"
 	}
-	if key := l.origins["s3.access_key"]; key != "" && key != awsKey && l.origins["s3.session_token"] == awsToken { // of a key that isn't used
+	// AWS_SESSION_TOKEN goes with AWS_ACCESS_KEY_ID, and with no other key.
+	if key := l.origins["s3.access_key"]; key != "" && key != "AWS_ACCESS_KEY_ID" && l.origins["s3.session_token"] == "AWS_SESSION_TOKEN" {
 		c.S3.SessionToken = ""
 		delete(l.origins, "s3.session_token")
 	}
 }
-
-const awsKey, awsToken = "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN"
 
 // registryVariables are the names that MLflow's own tools and the pipeline's updater use for our settings.
 func registryVariables() []struct{ name, path string } {
@@ -180,9 +179,9 @@ func registryVariables() []struct{ name, path string } {
 		{"MLFLOW_HTTP_REQUEST_TIMEOUT", "mlflow.timeout"},
 		{"MLFLOW_ENABLED", "mlflow.enabled"},
 		{"MLFLOW_S3_ENDPOINT_URL", "s3.endpoint"},
-		{awsKey, "s3.access_key"},
+		{"AWS_ACCESS_KEY_ID", "s3.access_key"},
 		{"AWS_SECRET_ACCESS_KEY", "s3.secret_key"},
-		{awsToken, "s3.session_token"},
+		{"AWS_SESSION_TOKEN", "s3.session_token"},
 		{"AWS_DEFAULT_REGION", "s3.region"},
 		{"AWS_CA_BUNDLE", "s3.ca_cert"},
 		{"MLFLOW_UPDATE_INTERVAL_MINUTES", "update_interval"},
