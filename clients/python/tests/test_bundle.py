@@ -49,6 +49,13 @@ def test_settings_replace_their_own_lines_only(tmp_path: Path) -> None:
     assert bundle.read_settings(tmp_path)["threshold"] == "0.6"
 
 
+@pytest.mark.parametrize("label", ['a "b"', "it's # x", "a\\b", "độc hại 😊", "yes", "1"])
+def test_labels_are_read_as_they_were_written(label: str, tmp_path: Path) -> None:
+    """positive_label is compared with the labels, so it must come back as it was given."""
+    bundle.write_settings(tmp_path, positive_label=label)
+    assert bundle.read_settings(tmp_path) == {"positive_label": label}
+
+
 @pytest.mark.parametrize("shape", [["b", 4, 3, 16, 16], ["b", 3, 4, 16, 16]], ids=["BTCHW", "BCTHW"])
 def test_golden_clips(shape: list[object], tmp_path: Path) -> None:
     model = golden.Model(clip_bundle(tmp_path / "v", shape))

@@ -119,8 +119,18 @@ def read_settings(folder: Path) -> dict[str, str]:
     """The plain keys of modelgate.yaml."""
     path = folder / SETTINGS
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    matches = (_SETTING.match(line.partition(" #")[0]) for line in lines)
-    return {m[1]: m[2].strip("\"'") for m in matches if m and m[2]}
+    read = {m[1]: _plain(m[2]) for line in lines if (m := _SETTING.match(line))}
+    return {key: value for key, value in read.items() if value}
+
+
+def _plain(text: str) -> str:
+    """A scalar of YAML, as write_settings writes it or as people do, without the comment behind it."""
+    if text.startswith('"'):
+        try:
+            return str(json.JSONDecoder().raw_decode(text)[0])
+        except ValueError:  # YAML has escapes that JSON hasn't
+            pass
+    return "" if text.startswith("#") else text.partition(" #")[0].strip().strip("\"'")
 
 
 def write_settings(folder: Path, **values: Any) -> None:
