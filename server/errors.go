@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -26,6 +28,7 @@ const domain = "modelgate"
 var (
 	errDraining = errors.New("the server is shutting down; try again on another connection")
 	errBroken   = errors.New("the model gave an answer that can't be right")
+	errPanic    = errors.New("panic")
 )
 
 // kind is how one sort of error goes over the wire.
@@ -107,9 +110,16 @@ func ofStore() []row {
 	}
 }
 
-// find is what err becomes. The end of the caller's own context goes before everything else; a deadline of our own doesn't.
+// panicked is the error of a panic, with the stack.
+func panicked(p any) error { return fmt.Errorf("%w: %v\n%s", errPanic, p, debug.Stack()) }
+
+// find is what err becomes. The end of the caller's own context goes before everything else but a panic; a deadline of our own doesn't.
 func (t table) find(ctx context.Context, err error) kind {
-	switch ctx.Err() {
+	ended := ctx.Err()
+	if errors.Is(err, errPanic) {
+		ended = nil
+	}
+	switch ended {
 	case nil:
 	case context.DeadlineExceeded:
 		return kind{codes.DeadlineExceeded, "DEADLINE_EXCEEDED", 0, false}
@@ -131,7 +141,10 @@ func (s *Server) fail(ctx context.Context, err error, t table) error {
 	}
 	k := t.find(ctx, err)
 	say, meta := err.Error(), map[string]string(nil)
-	if k.hide {
+	switch {
+	case t.otherwise.hide && ctx.Err() != nil && (k.code == codes.Canceled || k.code == codes.DeadlineExceeded):
+		say = ctx.Err().Error() // what was going on may have said what isn't for callers
+	case k.hide:
 		id := requestID()
 		s.o.Logger.ErrorContext(ctx, "a request failed", "request_id", id, "error", err)
 		say = "the request could not be answered because of a fault in the server; its log says more under request id " + id

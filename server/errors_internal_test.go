@@ -136,3 +136,29 @@ func TestCallerLeft(t *testing.T) {
 		t.Errorf("no error became %v", err)
 	}
 }
+
+// What isn't for callers isn't told to those whose time is over either, and a panic is in the log whoever has left.
+func TestCallerLeftIsToldNothing(t *testing.T) {
+	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	for _, c := range []struct {
+		err    error
+		code   codes.Code
+		logged bool
+	}{
+		{engine.ErrGraph, codes.DeadlineExceeded, false},
+		{errors.New("disk on fire"), codes.DeadlineExceeded, false},
+		{context.DeadlineExceeded, codes.DeadlineExceeded, false},
+		{panicked("out of range"), codes.Internal, true},
+	} {
+		var log strings.Builder
+		s := &Server{o: Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}}
+		st := status.Convert(s.fail(late, fmt.Errorf("read %s: %w", secret, c.err), ofPrediction()))
+		if st.Code() != c.code || strings.Contains(st.Message(), secret) || strings.Contains(st.Message(), "errors_internal_test.go") {
+			t.Errorf("%v: the caller is told %v", c.err, st)
+		}
+		if c.logged != strings.Contains(log.String(), "errors_internal_test.go") {
+			t.Errorf("%v: the log says %q", c.err, log.String())
+		}
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -136,7 +135,7 @@ type contribution struct {
 func (c *contribution) ask(ctx context.Context, in inference.Input) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+			err = panicked(r)
 		}
 	}()
 	c.said, err = c.h.Model().Predict(ctx, in)

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -38,7 +37,7 @@ func (s *Server) answer(ctx context.Context, with *pinned, req *pb.PredictReques
 	defer s.o.Metrics.inFlight(with.model)()
 	defer func() {
 		if r := recover(); r != nil {
-			err = s.fail(ctx, fmt.Errorf("panic: %v\n%s", r, debug.Stack()), ofPrediction())
+			err = s.fail(ctx, panicked(r), ofPrediction())
 		}
 		if err != nil {
 			resp = nil

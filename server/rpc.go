@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"time"
 
 	mwauth "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/auth"
@@ -110,7 +108,7 @@ func (s *Server) countStream(srv any, stream grpc.ServerStream, info *grpc.Strea
 
 // recovered turns a panic into INTERNAL: one request fails, the others go on.
 func (s *Server) recovered(ctx context.Context, p any) error {
-	return s.fail(ctx, fmt.Errorf("panic: %v\n%s", p, debug.Stack()), ofPrediction())
+	return s.fail(ctx, panicked(p), ofPrediction())
 }
 
 func requestID() string {
