@@ -22,8 +22,10 @@ type Late struct {
 	Fusion, Text, Video     string  // served names
 	TextWeight, VideoWeight float64 // from 0 to 1, 1 together
 	// Single lets one model decide where a text or a clip is missing. Without it such an answer is UNDECIDED.
-	Single        bool
-	PositiveLabel string  // what the late score is called; "" is the models' own label
+	Single bool
+	// PositiveLabel is the label that the late score is about, if both models have it; if they have others it is what the score of their
+	// positive labels is called. "" is the models' own.
+	PositiveLabel string
 	Threshold     float64 // from which the late score is positive
 }
 
@@ -154,6 +156,11 @@ func (c *contribution) score(label string) (float64, bool) {
 	return c.said.Classes[i].Score, true
 }
 
+func hasLabel(c *contribution, label string) bool {
+	_, ok := c.score(label)
+	return ok
+}
+
 func (c *contribution) proto() *pb.Part {
 	v, label := c.h.Version(), c.positive
 	if label == "" {
@@ -166,6 +173,9 @@ func (c *contribution) proto() *pb.Part {
 // combine gives the classes of the late score, best first, and what its positive label is called, "" where none is positive.
 // Models of the same labels are averaged label by label. Of others only the positive labels can be.
 func combine(text, video *contribution, called string) (classes []*pb.Class, positive string, err error) {
+	if hasLabel(text, called) && hasLabel(video, called) {
+		text.positive, video.positive = called, called // the fusion's own says what its score is about
+	}
 	adoptLabel(text, video)
 	adoptLabel(video, text)
 	if text.positive == video.positive && sameLabels(text, video) {
@@ -191,15 +201,14 @@ func combine(text, video *contribution, called string) (classes []*pb.Class, pos
 
 // adoptLabel gives a model without a positive label that of the other, if it has that label.
 func adoptLabel(to, from *contribution) {
-	if _, ok := to.score(from.positive); to.positive == "" && ok {
+	if to.positive == "" && hasLabel(to, from.positive) {
 		to.positive = from.positive
 	}
 }
 
 func sameLabels(a, b *contribution) bool {
 	return len(a.said.Classes) == len(b.said.Classes) && !slices.ContainsFunc(a.said.Classes, func(c inference.Class) bool {
-		_, ok := b.score(c.Label)
-		return !ok
+		return !hasLabel(b, c.Label)
 	})
 }
 

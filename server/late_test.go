@@ -264,6 +264,9 @@ func TestLabelsOfALateScore(t *testing.T) {
 		{"the same, one of them positive", false, map[string]string{"video": ""}, "", "positive", "", true},
 		{"the same, the other positive", false, map[string]string{"text": ""}, "", "positive", "", true},
 		{"the same, none positive", false, map[string]string{"text": "", "video": ""}, "", "", "", false},
+		{"the same, none positive but for the fusion", false, map[string]string{"text": "", "video": ""}, "positive", "positive", "", true},
+		{"the same, another one for the fusion", false, nil, "negative", "negative", "", true},
+		{"the same, with a name that is no label", false, nil, "harmful", "positive", "", true},
 		{"different, one positive", true, map[string]string{"video": ""}, "", "", "models.video.positive_label", false},
 		{"different, none positive", true, map[string]string{"text": "", "video": ""}, "", "", "different labels", false},
 	} {
@@ -296,9 +299,9 @@ func TestLabelsOfALateScore(t *testing.T) {
 				i := slices.IndexFunc(p.GetClasses(), func(k *pb.Class) bool { return k.GetLabel() == label })
 				return p.GetClasses()[i].GetScore()
 			}
-			label, theirs := "positive", "positive"
+			label, theirs := cmp.Or(c.label, "positive"), cmp.Or(c.label, "positive")
 			if c.other {
-				theirs = "flashing"
+				label, theirs = "positive", "flashing"
 			}
 			if got, want := of(resp, cmp.Or(c.label, label)), 0.3*of(text, label)+0.7*of(clip, theirs); math.Abs(got-want) > 1e-12 {
 				t.Errorf("%v, want %v of %v and %v", resp, want, text, clip)
