@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"modelgate/inference/text"
 )
@@ -26,12 +27,26 @@ func (m *Model) Check(ctx context.Context) error {
 //
 // What the gateway is configured to do with texts, labels and thresholds is left out: the publisher couldn't know.
 func (m *Model) Examine(ctx context.Context) (Checked, error) {
-	c, err := m.examine(ctx)
-	if err != nil {
-		return Checked{}, bundleError(ctx, err)
+	most := m.options.MaxCheck
+	if most <= 0 {
+		most = DefaultMaxCheck
 	}
-	return c, nil
+	bounded, cancel := context.WithTimeoutCause(ctx, most, errSlowCheck)
+	defer cancel()
+	c, err := m.examine(bounded)
+	switch {
+	case err == nil:
+		return c, nil
+	case ctx.Err() == nil && errors.Is(context.Cause(bounded), errSlowCheck):
+		return Checked{}, fmt.Errorf("%w: %w, %v: publish fewer golden examples, or smaller ones", ErrBundle, errSlowCheck, most)
+	}
+	return Checked{}, bundleError(ctx, err)
 }
+
+// DefaultMaxCheck is how long the check before a swap may take: it has the model's turn, and a decoder's.
+const DefaultMaxCheck = 10 * time.Minute
+
+var errSlowCheck = errors.New("the check takes longer than is allowed")
 
 func (m *Model) examine(ctx context.Context) (c Checked, err error) {
 	defer func() {

@@ -80,7 +80,7 @@ func parseContract(data []byte) (c contract, err error) {
 			return c, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	if raw, there := fields["inputs"]; there {
+	if raw, there := fields["inputs"]; there && string(raw) != "null" {
 		if inputs, err = fieldsOf(raw); err != nil {
 			return c, fmt.Errorf("inputs: %w", err)
 		}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"modelgate/inference"
 	"modelgate/inference/engine/enginetest"
@@ -329,5 +330,20 @@ func TestCheckThatTheMachineFails(t *testing.T) {
 	_, err = examine(t, dir, inference.Options{Decoder: decoder})
 	if err == nil || !strings.Contains(err.Error(), "exit status 126") || errors.Is(err, inference.ErrBundle) {
 		t.Errorf("%v, want the exit status, and not ErrBundle", err)
+	}
+}
+
+// A check that would never end is the bundle's fault: trying again would be as long. One that its caller ends isn't.
+func TestCheckIsBounded(t *testing.T) {
+	dir, lines := goldenText(t)
+	writeGolden(t, dir, lines...)
+	m := openModel(t, dir, inference.Options{MaxCheck: time.Nanosecond})
+	if err := m.Check(t.Context()); !errors.Is(err, inference.ErrBundle) || !strings.Contains(err.Error(), "longer than is allowed") {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := m.Check(ctx); !errors.Is(err, context.Canceled) || errors.Is(err, inference.ErrBundle) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -129,6 +129,8 @@ type Options struct {
 	Workers  int // runs at the same time; 0: one a core
 	MaxBatch int // inputs in one run; 0 means 8
 	MaxQueue int // inputs that wait; 0 means 1024
+	// MaxCheck is how long Check may take; 0 means DefaultMaxCheck.
+	MaxCheck time.Duration
 
 	// Observed is called, if set, when a run starts, with its number of inputs and how long each waited. It must not block.
 	Observed func(inputs int, waits []time.Duration)
