@@ -125,6 +125,18 @@ def test_without_a_graph_a_checkpoint_needs_torch(tmp_path: Path, monkeypatch: p
         publish.log_text_model(tmp_path / "checkpoint", {"f1": 0.9}, tracking_uri="http://127.0.0.1:1")
 
 
+def test_a_checkpoints_own_settings_go_along(tmp_path: Path) -> None:
+    from modelgate.publish import export
+
+    for name in ("modelgate.yaml", "preprocessor_config.json", "optimizer.pt"):
+        (tmp_path / "checkpoint").mkdir(exist_ok=True)
+        (tmp_path / "checkpoint" / name).write_text(f"of {name}")
+    for kind, want in (("video", {"modelgate.yaml", "preprocessor_config.json"}), ("text", {"modelgate.yaml"})):
+        (tmp_path / kind).mkdir()
+        export.take_along(tmp_path / "checkpoint", tmp_path / kind, kind)
+        assert {path.name: path.read_text() for path in (tmp_path / kind).iterdir()} == {name: f"of {name}" for name in want}
+
+
 def test_quantized_weights_are_measured(tmp_path: Path) -> None:
     from modelgate.publish import quantize
 

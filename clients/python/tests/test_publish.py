@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 from clips import clip_bundle
-from gateway import BUNDLES, ROOT, gateway
+from gateway import BUNDLES, PROGRAM, ROOT, gateway
 from modelgate import Client, publish
 from modelgate.publish import bundle, export, golden
 from modelgate.publish.registry import Registry
@@ -146,6 +146,26 @@ def test_the_command(server: str) -> None:
     assert found.digest == said["digest"]
     experiment = Registry(server)._client.get_experiment_by_name("tiktok_safety_text")
     assert Registry(server)._client.get_run(found.run_id).info.experiment_id == experiment.experiment_id
+
+
+def test_how_clips_become_frames_is_an_option(server: str, tmp_path: Path) -> None:
+    folder = clip_bundle(tmp_path / "clips", ["b", 4, 3, 16, 16])
+    (folder / "modelgate.yaml").write_text("positive_label: harmful\nvideo_sampling: linspace\n")
+    options = {"model_name": "chosen", "tracking_uri": server}
+    publish.log_video_model(folder, {"f1": 0.9}, video_sampling="hf", video_rotation="apply", **options)
+    command = [sys.executable, "-m", "modelgate.publish", "video", "--checkpoint", folder, "--metric", "f1=0.9", "--name", "chosen"]
+    command += ["--video-sampling", "hf", "--video-rotation", "apply", "--tracking-uri", server]
+    subprocess.run(command, capture_output=True, check=True)
+    for version in (1, 2):
+        got = publish.download_model("chosen", version, target=tmp_path / str(version), tracking_uri=server)
+        said = bundle.read_settings(got)
+        assert said == {"positive_label": "harmful", "video_sampling": "hf", "video_rotation": "apply"}
+        validated = subprocess.run([PROGRAM, "validate", got], capture_output=True, text=True, check=False)
+        assert validated.returncode == 0, validated.stderr
+    with pytest.raises(ValueError, match="video_sampling is 'random': it is linspace or hf"):
+        publish.log_video_model(folder, {"f1": 0.9}, video_sampling="random", **options)
+    with pytest.raises(publish.BundleError, match="video_rotation is given"):
+        publish.log_model(BUNDLES / "1", {"f1": 0.9}, video_rotation="apply", **options)
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,8 @@ def log_model(
     positive_label: str | None = None,
     threshold: float | None = None,
     max_length: int | None = None,
+    video_sampling: str | None = None,
+    video_rotation: str | None = None,
     examples: Sequence[str] | None = None,
     tolerance: float | None = None,
     quantize: bool = False,
@@ -112,10 +114,11 @@ def log_model(
     """Publishes a bundle or a checkpoint: a run with metrics, params and files, and a version of the model that the gateway watches.
 
     metrics must hold the F1, as eval_f1 or f1. model_path is not changed; a copy of it gets modelgate.yaml (positive_label, threshold,
-    max_length), golden.jsonl (examples: texts to take in place of our own), contract.json and manifest.json. The version's tags get
-    the digest and the contract. The gateway serves the version only if all of them hold where it runs: a score may be off by
-    tolerance, by default 1e-4, and 0.02 with quantize. promote points the alias "production" to it (the stage "Production"
-    on servers without aliases) if its F1 exceeds f1_threshold. quantize makes the weights int8 and records the difference that makes.
+    max_length, video_sampling, video_rotation), golden.jsonl (examples: texts to take in place of our own), contract.json and
+    manifest.json. The version's tags get the digest and the contract. The gateway serves the version only if all of them hold where
+    it runs: a score may be off by tolerance, by default 1e-4, and 0.02 with quantize. promote points the alias "production" to it
+    (the stage "Production" on servers without aliases) if its F1 exceeds f1_threshold. quantize makes the weights int8 and records
+    the difference that makes.
     """
     f1 = f1_of(metrics)
     if f1 is None:
@@ -124,7 +127,8 @@ def log_model(
     with tempfile.TemporaryDirectory(prefix="modelgate-") as scratch:
         folder = Path(scratch) / "bundle"
         prepared = _prepare(Path(model_path), folder, kind, examples, tolerance, quantize,
-                            {"positive_label": positive_label, "threshold": threshold, "max_length": max_length})  # fmt: skip
+                            {"positive_label": positive_label, "threshold": threshold, "max_length": max_length,
+                             "video_sampling": video_sampling, "video_rotation": video_rotation})  # fmt: skip
         digest = bundle.seal(folder)
         name = model_name or MODELS[prepared.kind]
         params = {**(params or {}), **prepared.params}
@@ -153,6 +157,9 @@ def _prepare(source: Path, folder: Path, kind: str | None, texts: Sequence[str] 
     """Makes a complete bundle, but for its manifest, of a bundle or a checkpoint."""
     if tolerance is not None and not 0 < tolerance <= MAX_TOLERANCE:
         raise ValueError(f"tolerance is {tolerance}: it is more than 0 and at most {MAX_TOLERANCE}")
+    for name, choices in bundle.CHOICES.items():
+        if settings[name] not in (None, *choices):
+            raise ValueError(f"{name} is {settings[name]!r}: it is {' or '.join(choices)}")
     params: dict[str, Any] = {}
     if source.is_dir() and bundle.graph_of(source) is None:
         from modelgate.publish import export
@@ -164,6 +171,8 @@ def _prepare(source: Path, folder: Path, kind: str | None, texts: Sequence[str] 
     model = golden.Model(folder)
     if kind is not None and model.kind != kind:
         raise BundleError(f"{source} is a {model.kind} model, not a {kind} model")
+    if not model.takes_video and (name := next((name for name in bundle.CHOICES if settings[name]), None)):
+        raise BundleError(f"{name} is given, and {source} is a text model: it is for models of clips")
     examples = golden.inputs(model, texts)
     if quantize:
         from modelgate.publish import quantize as q

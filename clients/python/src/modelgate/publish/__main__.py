@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from modelgate import publish
+from modelgate.publish import bundle
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -42,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--positive-label")
     parser.add_argument("--threshold", type=float, help="the score from which on an input is positive")
     parser.add_argument("--max-length", type=int, help="the most tokens of a text")
+    sampling, rotation = bundle.CHOICES.values()
+    parser.add_argument("--video-sampling", choices=sampling, help="how frames are chosen from a clip")
+    parser.add_argument("--video-rotation", choices=rotation, help="of clips that say that they are shown turned")
     parser.add_argument("--quantize", action="store_true", help="int8 weights")
     return parser
 
@@ -65,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 positive_label=args.positive_label,
                 threshold=args.threshold,
                 max_length=args.max_length,
+                video_sampling=args.video_sampling,
+                video_rotation=args.video_rotation,
                 quantize=args.quantize,
             )
     except (ValueError, ImportError, OSError) as err:

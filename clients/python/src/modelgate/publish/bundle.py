@@ -15,6 +15,8 @@ MANIFEST = "manifest.json"
 SETTINGS = "modelgate.yaml"
 GOLDEN = "golden.jsonl"
 CONTRACT = "contract.json"
+# What modelgate.yaml may say of how clips become frames; the first is what holds where it says nothing.
+CHOICES = {"video_sampling": ("linspace", "hf"), "video_rotation": ("ignore", "apply")}
 _SETTING = re.compile(r"^([a-z_]+):\s*(.*?)\s*$")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 
 from modelgate.publish import golden
-from modelgate.publish.bundle import BundleError, write_json
+from modelgate.publish.bundle import SETTINGS, BundleError, write_json
 
 _OPSET = 18
 _TOLERANCE = 1e-4
@@ -33,17 +33,17 @@ def checkpoint(source: Path, folder: Path, kind: str | None, external_above: int
         raise ImportError(f"{source} holds no model.onnx, and an export takes torch: pip install modelgate[publish]") from err
     if kind is None:
         kind = "video" if any((source / name).is_file() for name in _PROCESSORS) else "text"
+    if kind not in ("text", "video"):
+        raise BundleError(f"{source} holds no model.onnx: a fusion network is no class of transformers; export it with fusion() first")
     folder.mkdir(parents=True)
+    take_along(source, folder, kind)
     if kind == "text":
         network = transformers.AutoModelForSequenceClassification.from_pretrained(source)
         transformers.AutoTokenizer.from_pretrained(source).save_pretrained(folder)
         if not (folder / "tokenizer.json").is_file():
             raise BundleError(f"{source} has no fast tokenizer: convert it to a tokenizer.json first")
-    elif kind == "video":
-        network = transformers.AutoModelForVideoClassification.from_pretrained(source)
-        _copy_processor(source, folder)
     else:
-        raise BundleError(f"{source} holds no model.onnx: a fusion network is no class of transformers; export it with fusion() first")
+        network = transformers.AutoModelForVideoClassification.from_pretrained(source)
     network.config.save_pretrained(folder)
     feed = _text_feed(torch, network) if kind == "text" else _video_feed(torch, network.config)
     names = list(feed)
@@ -91,6 +91,14 @@ def _named_as(network: Any, plain: dict[str, Any]) -> dict[str, Any]:
         if all(name in takes for name in names):
             return dict(zip(names, plain.values(), strict=True))
     raise BundleError(f"forward takes {list(takes)}: a fusion takes {', '.join(_FUSION_NAMES)}, or the same without text_ and video_")
+
+
+def take_along(source: Path, folder: Path, kind: str) -> None:
+    """Copies what a bundle has just as its checkpoint: its modelgate.yaml, if there is one, and how its clips are prepared."""
+    if (source / SETTINGS).is_file():
+        shutil.copyfile(source / SETTINGS, folder / SETTINGS)
+    if kind == "video":
+        _copy_processor(source, folder)
 
 
 def _copy_processor(source: Path, folder: Path) -> None:
