@@ -18,6 +18,7 @@ func (s *Server) drain(ctx context.Context) error {
 	if s.o.DrainDelay > 0 { // load balancers need a moment to notice
 		<-time.After(s.o.DrainDelay)
 	}
+	close(s.ending)
 	ctx, cancel := context.WithTimeout(ctx, s.o.DrainTimeout)
 	defer cancel()
 	var wg sync.WaitGroup

@@ -181,3 +181,17 @@ func TestDrainTimeout(t *testing.T) {
 		t.Error("a request that was cut off got an answer")
 	}
 }
+
+// While load balancers have yet to notice, calls go on: those that last, too.
+func TestCallsBeforeTheEndOfDrainDelay(t *testing.T) {
+	g := startClips(t, func(c *config) { c.options.DrainDelay = 3 * time.Second })
+	g.stop()
+	g.await("", notServing)
+	if resp, err := g.upload(t.Context(), &pb.PredictRequest{Model: "video"}, smallClip(t), 500); err != nil || resp.GetLabel() != "positive" {
+		t.Errorf("an upload: %v, %v", resp, err)
+	}
+	if resp := g.inStream(&pb.PredictRequest{Model: "text", Text: ptr("good")}); resp.GetVersion() != "1" {
+		t.Errorf("a stream: %v", resp)
+	}
+	must(t, g.end())
+}

@@ -46,6 +46,7 @@ type Server struct {
 
 	wasReady atomic.Bool   // once ready, always ready: a store never takes back what it serves
 	draining chan struct{} // closed when the drain begins
+	ending   chan struct{} // closed DrainDelay later, when streams and uploads are ended
 }
 
 // New checks the options and listens, so that what is wrong with an address, a certificate or a token file is known at once.
@@ -55,8 +56,9 @@ func New(o Options, store *modelstore.Store[*inference.Model], updater *modelsto
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{o: o, store: store, updater: updater, references: newReferenceReader(o.References), health: newHealth(), busy: newBusyConns(), draining: make(chan struct{}),
-		uploads: &budget{most: int64(o.Limits.UploadsBytes), shown: o.Metrics.uploadsHeld}}
+	s := &Server{o: o, store: store, updater: updater, references: newReferenceReader(o.References), health: newHealth(), busy: newBusyConns(),
+		draining: make(chan struct{}), ending: make(chan struct{}),
+		uploads: newBudget(int64(o.Limits.UploadsBytes), o.Metrics.uploadsHeld)}
 	if err := s.listen(); err != nil {
 		return nil, err
 	}

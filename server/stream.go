@@ -17,7 +17,8 @@ type predictStream = grpc.BidiStreamingServer[pb.PredictStreamRequest, pb.Predic
 
 // PredictStream answers messages as they are ready. At most Limits.StreamWindow are in flight: no further message is read meanwhile,
 // so that HTTP/2 flow control slows the caller down. A message that was read gets its answer, unless the caller leaves.
-// When the server drains, the stream ends with UNAVAILABLE after the answers in flight; what wasn't answered may be sent again.
+// When the server drains, and DrainDelay is over, the stream ends with UNAVAILABLE after the answers in flight; what wasn't answered
+// may be sent again.
 func (p predictions) PredictStream(stream predictStream) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
@@ -49,7 +50,7 @@ func (p predictions) readAndAnswer(ctx context.Context, stream predictStream, a 
 				return m.err
 			}
 			p.start(ctx, m.req, a, places)
-		case <-p.draining:
+		case <-p.ending:
 			return p.fail(ctx, errDraining, ofPrediction())
 		case <-ctx.Done():
 			return p.fail(ctx, ctx.Err(), ofPrediction())

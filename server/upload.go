@@ -22,7 +22,8 @@ var (
 type uploadStream = grpc.ClientStreamingServer[pb.UploadPredictRequest, pb.UploadPredictResponse]
 
 // UploadPredict scores a clip that comes in chunks. What serves is pinned when the clip is whole, so that a slow upload holds up no
-// swap and gets the newest version. When the server drains, an upload that isn't whole ends with UNAVAILABLE and may be sent again.
+// swap and gets the newest version. When the server drains, and DrainDelay is over, an upload that isn't whole ends with UNAVAILABLE
+// and may be sent again.
 //
 // Clips in the messages of other calls count against no budget of memory: they are bounded by Limits.MessageBytes, and by how many
 // calls a connection may have at once.
@@ -77,7 +78,7 @@ func (u *upload) receive(ctx context.Context, stream uploadStream) error {
 			return fmt.Errorf("%w: nothing came for %v", errUploadSlow, l.UploadIdle)
 		case <-end.C:
 			return fmt.Errorf("%w: after %v the clip isn't whole", errUploadSlow, l.UploadTime)
-		case <-u.p.draining:
+		case <-u.p.ending:
 			return errDraining
 		case <-ctx.Done():
 			return ctx.Err()
@@ -90,6 +91,8 @@ func (u *upload) take(ctx context.Context, m *pb.UploadPredictRequest) error {
 	if err := unreadable(m); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, u.p.o.Limits.UploadIdle) // for memory, at most
+	defer cancel()
 	switch part := m.GetPart().(type) {
 	case *pb.UploadPredictRequest_Header:
 		return u.header(ctx, part.Header)
@@ -98,7 +101,7 @@ func (u *upload) take(ctx context.Context, m *pb.UploadPredictRequest) error {
 			return invalid("HEADER_MISSING", "the first message is a chunk: send the header first")
 		}
 		u.begun = true
-		return u.clip.add(part.Chunk)
+		return u.clip.add(ctx, part.Chunk)
 	}
 	return invalid("EMPTY_MESSAGE", "a message of the upload has neither a header nor a chunk")
 }
@@ -112,7 +115,7 @@ func (u *upload) header(ctx context.Context, h *pb.PredictRequest) error {
 		return invalid("HEADER_WITH_VIDEO", "the header has a video: send the clip in chunks, or call Predict")
 	}
 	u.req = h
-	if err := u.clip.charge(int64(proto.Size(h))); err != nil {
+	if err := u.p.uploads.take(ctx, u.clip, int64(proto.Size(h))); err != nil {
 		return err
 	}
 	if err := u.p.check(h); err != nil {

@@ -1,40 +1,77 @@
 package server
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"sync"
 )
 
 // A budget is the memory that the uploads in progress, and those being answered, may hold together.
 //
-// Nobody waits for a share: uploads that are half done and wait for each other would wait for ever.
+// Only the oldest upload waits for a share, and only for a while; younger ones are refused when there is none. If all waited, uploads
+// that are half done would wait for each other; if none did, all could be refused at once.
 type budget struct {
 	most  int64
 	shown func(bytes int64) // what is held, as it changes; called under mu, must not block
 
-	mu   sync.Mutex // guards held
-	held int64
+	mu      sync.Mutex // guards what follows; nothing blocks under it
+	held    int64
+	holders []*incoming   // oldest first
+	given   chan struct{} // closed and replaced when something is given back
 
 	// joining is held while a clip's blocks are copied into one piece, so that no more than one clip is there twice.
 	joining sync.Mutex
 }
 
-func (b *budget) take(n int64) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if n > b.most-b.held {
-		return errUploadsFull
-	}
-	b.held += n
-	b.shown(b.held)
-	return nil
+func newBudget(most int64, shown func(int64)) *budget {
+	return &budget{most: most, shown: shown, given: make(chan struct{})}
 }
 
-func (b *budget) give(n int64) {
+// take adds n bytes to what c holds. The oldest waits for them until ctx ends.
+func (b *budget) take(ctx context.Context, c *incoming, n int64) error {
+	for {
+		given, err := b.try(c, n)
+		if given == nil {
+			return err
+		}
+		select {
+		case <-given:
+		case <-ctx.Done():
+			return errUploadsFull
+		}
+	}
+}
+
+// try is take without the wait: a channel says that there is something to wait for.
+func (b *budget) try(c *incoming, n int64) (given <-chan struct{}, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.held -= n
+	if !slices.Contains(b.holders, c) {
+		b.holders = append(b.holders, c)
+	}
+	switch {
+	case n <= b.most-b.held:
+		b.held += n
+		c.charged += n
+		b.shown(b.held)
+		return nil, nil
+	case b.holders[0] == c && n <= b.most-c.charged:
+		return b.given, nil
+	}
+	return nil, errUploadsFull
+}
+
+// give takes back all that c holds.
+func (b *budget) give(c *incoming) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.holders = slices.DeleteFunc(b.holders, func(o *incoming) bool { return o == c })
+	b.held -= c.charged
+	c.charged = 0
 	b.shown(b.held)
+	close(b.given)
+	b.given = make(chan struct{})
 }
 
 // blockBytes is the least that is allocated for an upload at once: chunks may be as small as one byte.
@@ -45,28 +82,20 @@ type incoming struct {
 	budget *budget
 	most   int64 // bytes of the clip
 
-	size, charged int64
-	blocks        [][]byte
+	size    int64
+	blocks  [][]byte
+	charged int64 // guarded by budget.mu
 }
 
-// charge counts n bytes against the budget until free.
-func (c *incoming) charge(n int64) error {
-	if err := c.budget.take(n); err != nil {
-		return err
-	}
-	c.charged += n
-	return nil
-}
-
-// add appends a chunk, which stays the caller's.
-func (c *incoming) add(chunk []byte) error {
+// add appends a chunk, which stays the caller's. It may wait for memory until ctx ends.
+func (c *incoming) add(ctx context.Context, chunk []byte) error {
 	if int64(len(chunk)) > c.most-c.size {
 		return fmt.Errorf("%w: it has more than %d bytes", errClipTooLarge, c.most)
 	}
 	for len(chunk) > 0 {
 		if len(c.blocks) == 0 || len(c.last()) == cap(c.last()) {
 			n := min(max(blockBytes, int64(len(chunk))), c.most-c.size)
-			if err := c.charge(n); err != nil {
+			if err := c.budget.take(ctx, c, n); err != nil {
 				return err
 			}
 			c.blocks = append(c.blocks, make([]byte, 0, n))
@@ -98,6 +127,6 @@ func (c *incoming) join() []byte {
 
 // free gives everything back.
 func (c *incoming) free() {
-	c.budget.give(c.charged)
-	c.charged, c.blocks = 0, nil
+	c.blocks = nil
+	c.budget.give(c)
 }
