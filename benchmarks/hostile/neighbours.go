@@ -45,7 +45,7 @@ func makeClips(ctx context.Context, ffmpeg, dir string) (c corpus, err error) {
 	if err := os.WriteFile(canary, c.good[0].data, 0o600); err != nil {
 		return c, err
 	}
-	files, err := m.Hostile(ctx, canary)
+	files, err := m.Hostile(ctx, canary, "127.0.0.1:1")
 	if err != nil {
 		return c, err
 	}

@@ -17,6 +17,8 @@ const (
 	maxConfig          = 1 << 20 // bytes
 	maxSide            = 4096    // pixels of what a model takes
 	maxChosen          = 512     // frames that a model takes
+	bilinearFilter     = 2       // as PIL numbers them
+	bicubicFilter      = 3
 )
 
 // processor is what a bundle's processor file says. Where a key isn't there, what most processors of transformers do holds.
@@ -222,11 +224,11 @@ func (s *spec) setSizes(p processor) error {
 	}
 	s.edge, s.whole = p.Size.edge, [2]int{p.Size.width, p.Size.height}
 	switch {
-	case p.Resample == nil || *p.Resample == 2:
-	case *p.Resample == 3:
+	case p.Resample == nil || *p.Resample == bilinearFilter:
+	case *p.Resample == bicubicFilter:
 		s.cubic = true
 	default:
-		return fmt.Errorf("resample is %d: 2 (bilinear) and 3 (bicubic) are supported", *p.Resample)
+		return fmt.Errorf("resample is %d: %d (bilinear) and %d (bicubic) are supported", *p.Resample, bilinearFilter, bicubicFilter)
 	}
 	if crop := p.DoCenterCrop; (crop == nil && p.CropSize == nil) || (crop != nil && !*crop) {
 		if s.edge != 0 {

@@ -57,6 +57,22 @@ func Open(dir string, o Options) (*Encoder, error) {
 	return &Encoder{decoder: o.Decoder, spec: s, key: sha256.Sum256(fmt.Append(nil, s))}, nil
 }
 
+// A Choice is what a bundle says, or leaves to us, of how frames are chosen, turned and resized.
+type Choice struct {
+	Sampling Sampling
+	Rotation Rotation
+	Resample int // PIL's number of the filter: 2 is bilinear, 3 bicubic
+}
+
+// Choice is what the Encoder does, with what holds where the bundle says nothing.
+func (e *Encoder) Choice() Choice {
+	c := Choice{e.spec.sampling, e.spec.rotation, bilinearFilter}
+	if e.spec.cubic {
+		c.Resample = bicubicFilter
+	}
+	return c
+}
+
 // Shape is the shape of every Tensor that Encode gives.
 func (e *Encoder) Shape() []int64 { return e.spec.shape() }
 

@@ -3,6 +3,7 @@ package video
 import (
 	"context"
 	"crypto/sha256"
+	"os"
 )
 
 // Do is what Encode does with the work that a clip makes. Work of one name is the same; the name "" is never the same.
@@ -24,3 +25,15 @@ func (d *Decoder) Callers() int {
 	}
 	return n
 }
+
+// Input are the arguments that open a clip of a kind.
+func (d *Decoder) Input(kind string) []string { return d.input(container(kind), false) }
+
+// Sniff is the kind of a clip.
+func Sniff(clip []byte) (string, error) {
+	kind, err := sniff(clip)
+	return string(kind), err
+}
+
+// Sealed is the file that ffmpeg gets.
+func Sealed(clip []byte) (*os.File, error) { return sealed(clip) }

@@ -5,12 +5,11 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"path/filepath"
 )
 
 // Hostile are files that make an ffmpeg left to itself read other files, connect somewhere, or take more memory than there is, by
-// name. A decoder refuses every one. canary is a video that some of them name.
-func (m Maker) Hostile(ctx context.Context, canary string) (map[string][]byte, error) {
+// name. A decoder refuses every one. canary is the path of a video that some of them name, and address a host and port that others do.
+func (m Maker) Hostile(ctx context.Context, canary, address string) (map[string][]byte, error) {
 	good, err := m.Clip(ctx, "mp4", "-f lavfi -i testsrc2=s=160x120:r=25:d=1 -c:v libx264 -pix_fmt yuv420p -movflags +faststart")
 	if err != nil {
 		return nil, err
@@ -24,7 +23,10 @@ func (m Maker) Hostile(ctx context.Context, canary string) (map[string][]byte, e
 		"gif, huge":            hugeGIF(),
 		"reference file":       referenceMovie(canary),
 	}
-	addTexts(files, canary)
+	addTexts(files)
+	for name, p := range Playlists(canary, address) {
+		files[name] = p.Data
+	}
 	for name, c := range map[string][2]string{
 		"mp4, audio only":  {"mp4", "-f lavfi -i sine=d=1 -c:a aac"},
 		"mp4, other codec": {"mov", "-f lavfi -i testsrc2=s=64x64:r=5:d=1 -c:v qtrle"},
@@ -39,27 +41,16 @@ func (m Maker) Hostile(ctx context.Context, canary string) (map[string][]byte, e
 	return files, nil
 }
 
-// addTexts adds what is no video at all: nothing, texts, and playlists that name the canary or an address.
-func addTexts(files map[string][]byte, canary string) {
+// addTexts adds what is no video at all, and names nothing.
+func addTexts(files map[string][]byte) {
 	for name, data := range map[string][]byte{
-		"empty":           {},
-		"text":            []byte("this is no video\n"),
-		"html":            []byte("<html><body>404</body></html>"),
-		"random":          bytes.Repeat([]byte{0x9e, 0x37, 0x79, 0xb9, 0x7f, 0x4a, 0x7c, 0x15}, 4096),
-		"hls":             []byte("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile://" + canary + "\n#EXT-X-ENDLIST\n"),
-		"hls, relative":   []byte("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n" + filepath.Base(canary) + "\n#EXT-X-ENDLIST\n"),
-		"hls, network":    []byte("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nhttp://127.0.0.1:1/a.ts\n#EXT-X-ENDLIST\n"),
-		"concat":          []byte("ffconcat version 1.0\nfile '" + canary + "'\n"),
-		"concat protocol": []byte("concat:" + canary + "|" + canary),
-		"dash": []byte(`<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S">` +
-			`<Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>file://` + canary +
-			`</BaseURL><SegmentBase/></Representation></AdaptationSet></Period></MPD>`),
-		"sdp":                  []byte("v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n"),
-		"subtitles":            []byte("WEBVTT\n\n00:00.000 --> 00:01.000\nhello\n"),
-		"svg":                  []byte(`<svg xmlns="http://www.w3.org/2000/svg"><image href="file://` + canary + `"/></svg>`),
-		"png":                  []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"),
-		"playlist behind ftyp": append([]byte("\x00\x00\x00\x10ftypisom\x00\x00\x02\x00"), "#EXTM3U\n#EXTINF:10,\nfile://"+canary+"\n"...),
-		"ftyp alone":           []byte("\x00\x00\x00\x10ftypisom\x00\x00\x02\x00"),
+		"empty":      {},
+		"text":       []byte("this is no video\n"),
+		"html":       []byte("<html><body>404</body></html>"),
+		"random":     bytes.Repeat([]byte{0x9e, 0x37, 0x79, 0xb9, 0x7f, 0x4a, 0x7c, 0x15}, 4096),
+		"subtitles":  []byte("WEBVTT\n\n00:00.000 --> 00:01.000\nhello\n"),
+		"png":        []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"),
+		"ftyp alone": []byte(ftyp),
 	} {
 		files[name] = data
 	}
