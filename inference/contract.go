@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"modelgate/inference/engine"
+	"modelgate/inference/video"
 )
 
 const contractFile = "contract.json"
@@ -25,6 +26,9 @@ type contract struct {
 	maxLength int // 0: nothing is said
 	frames    int
 	crop      []int64 // height and width
+	sampling  string  // how frames are chosen, turned and resized, with what holds where the bundle says nothing
+	rotation  string
+	resample  int
 }
 
 // A contractInput is one of the graph's inputs: in JSON [type, dimensions], with ONNX Runtime's names and null for an open dimension.
@@ -71,6 +75,7 @@ func parseContract(data []byte) (c contract, err error) {
 	for name, into := range map[string]any{
 		"kind": &c.kind, "labels": &c.labels, "positive_label": &c.positive, "threshold": &c.threshold,
 		"max_length": &c.maxLength, "frames": &c.frames, "crop": &c.crop,
+		"video_sampling": &c.sampling, "video_rotation": &c.rotation, "resample": &c.resample,
 	} {
 		raw, there := fields[name]
 		if !there || string(raw) == "null" {
@@ -144,8 +149,25 @@ func (m *Model) keeps(c contract, info Info) error {
 		return broken("frames", c.frames, frames)
 	case c.crop != nil && !slices.Equal(c.crop, crop):
 		return broken("crop", c.crop, crop)
-	case c.inputs != nil:
-		return sameInputs(c.inputs, m.session.Inputs())
+	}
+	if err := c.keepsChoice(info.Choice); err != nil || c.inputs == nil {
+		return err
+	}
+	return sameInputs(c.inputs, m.session.Inputs())
+}
+
+// keepsChoice says which promise about a clip's frames is broken. own is nil for a model that takes no clip.
+func (c contract) keepsChoice(own *video.Choice) error {
+	if own == nil {
+		own = &video.Choice{}
+	}
+	switch {
+	case c.sampling != "" && c.sampling != string(own.Sampling):
+		return broken("video_sampling", c.sampling, string(own.Sampling))
+	case c.rotation != "" && c.rotation != string(own.Rotation):
+		return broken("video_rotation", c.rotation, string(own.Rotation))
+	case c.resample != 0 && c.resample != own.Resample:
+		return broken("resample", c.resample, own.Resample)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package inference_test
 import (
 	"encoding/json"
 	"maps"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,6 +24,7 @@ func clipContract(kind string) object {
 	c := textContract()
 	side := enginetest.ClipSide
 	c["kind"], c["frames"], c["crop"] = kind, enginetest.ClipFrames, []int{side, side}
+	c["video_sampling"], c["video_rotation"], c["resample"] = "linspace", "ignore", 2
 	inputs := object{"pixel_values": []any{"tensor(float)", []any{nil, enginetest.ClipFrames, 3, side, side}}}
 	if kind == "video" {
 		delete(c, "max_length")
@@ -106,6 +108,10 @@ func TestBrokenContracts(t *testing.T) {
 		"frames of a text":  {"text", object{"frames": 16}, []string{"frames", "16", "0"}},
 		"crop":              {"video", object{"crop": []int{224, 224}}, []string{"crop", "[224 224]", "[16 16]"}},
 		"crop of a text":    {"text", object{"crop": []int{224, 224}}, []string{"crop"}},
+		"sampling":          {"video", object{"video_sampling": "hf"}, []string{"video_sampling", `"hf"`, `"linspace"`}},
+		"rotation":          {"fusion", object{"video_rotation": "apply"}, []string{"video_rotation", `"apply"`, `"ignore"`}},
+		"resample":          {"video", object{"resample": 3}, []string{"resample", "3", "2"}},
+		"sampling of text":  {"text", object{"video_sampling": "hf"}, []string{"video_sampling", `"hf"`, `""`}},
 		"no inputs":         {"text", object{"inputs": object{}}, []string{"inputs", "input_ids"}},
 		"another input":     {"fusion", object{"inputs": object{"pixel_values": []any{"tensor(float)", []any{nil}}}}, []string{"inputs", "video_pixel_values"}},
 		"type of an input":  {"text", object{"inputs": object{"input_ids": []any{"tensor(int64)", []any{nil, nil}}, "attention_mask": []any{"tensor(int32)", []any{nil, nil}}}}, []string{`input "attention_mask"`, "int32", "int64"}},
@@ -126,6 +132,38 @@ func TestBrokenContracts(t *testing.T) {
 				wantBundleError(t, name, err, append(c.says, "contract", "doesn't hold")...)
 			})
 		})
+	}
+}
+
+// What the bundle says of a clip's frames is held against the contract, and so is what it leaves to us.
+func TestContractsAboutFrames(t *testing.T) {
+	o := inference.Options{Decoder: newDecoder(t)}
+	usual := `{"video_sampling": "linspace", "video_rotation": "ignore", "resample": 2}`
+	for name, c := range map[string]struct{ settings, processor, promised, says string }{
+		"hf":          {"video_sampling: hf\n", "", `{"video_sampling": "hf"}`, `video_sampling: it says "linspace", the model has "hf"`},
+		"apply":       {"video_rotation: apply\n", "", `{"video_rotation": "apply"}`, `video_rotation: it says "ignore", the model has "apply"`},
+		"bicubic":     {"", `"resample": 3, `, `{"resample": 3}`, "resample: it says 2, the model has 3"},
+		"said anyway": {"video_sampling: linspace\nvideo_rotation: ignore\n", `"resample": 2, `, usual, ""},
+		"nothing":     {"video_sampling: hf\nvideo_rotation: apply\n", `"resample": 3, `, `{"video_sampling": null, "resample": null}`, "doesn't hold"},
+	} {
+		dir := filepath.Join(t.TempDir(), "bundle")
+		if err := (enginetest.VideoBundle{}).Write(dir); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, dir, "modelgate.yaml", c.settings)
+		processor, err := os.ReadFile(filepath.Join(dir, "preprocessor_config.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, dir, "preprocessor_config.json", strings.Replace(string(processor), "{", "{"+c.processor, 1))
+		bothWays(t, dir, c.promised, o, func(got inference.Checked, err error) {
+			if err != nil || !got.Contract {
+				t.Errorf("%s: %+v, %v", name, got, err)
+			}
+		})
+		if c.says != "" {
+			bothWays(t, dir, usual, o, func(_ inference.Checked, err error) { wantBundleError(t, name, err, c.says) })
+		}
 	}
 }
 
@@ -152,6 +190,8 @@ func TestBadContracts(t *testing.T) {
 		"labels as text":       {`{"labels": "negative"}`, "labels"},
 		"a label as a number":  {`{"labels": [1]}`, "labels"},
 		"frames as text":       {`{"frames": "16"}`, "frames"},
+		"sampling as a number": {`{"video_sampling": 1}`, "video_sampling"},
+		"resample as text":     {`{"resample": "bicubic"}`, "resample"},
 		"half a frame":         {`{"frames": 1.5}`, "frames"},
 		"inputs as text":       {`{"inputs": "x"}`, "inputs"},
 		"an input as text":     {`{"inputs": {"input_ids": "int64"}}`, "[type, dimensions] is needed"},

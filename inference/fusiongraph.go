@@ -126,6 +126,6 @@ func (g *fusionGraph) paddable(ctx context.Context) ([]Example, error) {
 
 func (g *fusionGraph) info() Info {
 	i := g.tokenGraph.info()
-	i.Kind, i.Clip = KindFusion, g.clip.shape
+	i.Kind, i.Clip, i.Choice = KindFusion, g.clip.shape, g.clip.choice()
 	return i
 }

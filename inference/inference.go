@@ -147,7 +147,8 @@ type Info struct {
 	Threshold     float64 // for PositiveLabel
 	MaxLength     int     // most tokens of a text; 0: no limit but that of the bytes
 	MaxTextBytes  int
-	Clip          []int64  // a clip as the model takes it, without the batch; nil: it takes none
-	Inputs        []string // as the graph declares them
+	Clip          []int64       // a clip as the model takes it, without the batch; nil: it takes none
+	Choice        *video.Choice // of a clip's frames; nil: it takes none
+	Inputs        []string      // as the graph declares them
 	Outputs       []string
 }

@@ -66,6 +66,11 @@ func newPixels(b *bundle, spec engine.TensorSpec, o Options) (*pixels, error) {
 	return p, nil
 }
 
+func (p *pixels) choice() *video.Choice {
+	c := p.encoder.Choice()
+	return &c
+}
+
 // layoutOf is the order of the axes: what the settings say, else where the graph has its three channels.
 func layoutOf(b *bundle, spec engine.TensorSpec) video.Layout {
 	switch s := spec.Shape; {

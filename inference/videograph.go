@@ -73,6 +73,8 @@ func (g *videoGraph) strangers(context.Context) ([]Example, error) {
 
 func (g *videoGraph) paddable(context.Context) ([]Example, error) { return nil, nil }
 
-func (g *videoGraph) info() Info { return Info{Kind: KindVideo, Labels: g.labels, Clip: g.shape} }
+func (g *videoGraph) info() Info {
+	return Info{Kind: KindVideo, Labels: g.labels, Clip: g.shape, Choice: g.choice()}
+}
 
 func (g *videoGraph) Close() error { return nil }

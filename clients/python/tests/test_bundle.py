@@ -67,6 +67,23 @@ def test_golden_clips(shape: list[object], tmp_path: Path) -> None:
     assert len(example.request()["video"]["frames"]["images"]) == 4 and "text" not in example.request()
 
 
+@pytest.mark.parametrize(
+    ("settings", "want"),
+    [("", [0, 2, 4, 6]), ("video_sampling: linspace # ours\n", [0, 2, 4, 6]), ("video_sampling: hf\n", [0, 1, 3, 5])],
+)
+def test_a_golden_clip_tells_which_frames_were_chosen(settings: str, want: list[int], tmp_path: Path) -> None:
+    folder = clip_bundle(tmp_path / "v", ["b", 4, 3, 16, 16])
+    (folder / "modelgate.yaml").write_text(settings)
+    model = golden.Model(folder)
+    *short, longer = golden.inputs(model, None)
+    assert [len(e.frames) for e in short] == [4, 4] and len(longer.frames) == 7 and model.frames.chosen(7).tolist() == want
+    scores = {tuple(some): model.scores(golden.Input(frames=longer.frames[list(some)])) for some in ([0, 2, 4, 6], [0, 1, 3, 5])}
+    assert model.scores(longer) == scores.pop(tuple(want))
+    (otherwise,) = scores.values()
+    assert abs(otherwise["harmful"] - model.scores(longer)["harmful"]) > 1e-3
+    assert golden.write(model, [longer], 1e-4) == 1 and (folder / "golden.jsonl").stat().st_size < 3000
+
+
 def test_png_is_what_others_read(tmp_path: Path) -> None:
     # Decoded by hand: the rows without their filter byte.
     import struct

@@ -102,6 +102,19 @@ def longer_texts(folder: Path) -> None:
     bundle.write_settings(folder, max_length=64)
 
 
+def other_frames(folder: Path) -> None:
+    bundle.write_settings(folder, video_sampling="hf")
+
+
+def other_frames_unpromised(folder: Path) -> None:
+    other_frames(folder)
+    edit_json("contract.json", lambda c: c.pop("video_sampling"))(folder)
+
+
+def turned_clips(folder: Path) -> None:
+    bundle.write_settings(folder, video_rotation="apply")
+
+
 def test_what_was_tampered_with_is_refused(server: str, tmp_path: Path) -> None:
     made = Published(server, "tampered", BUNDLES / "1", tmp_path)
     contract = json.loads(made.tags[CONTRACT_TAG])
@@ -145,6 +158,12 @@ def test_clips_that_come_out_otherwise_are_refused(kind: str, server: str, tmp_p
                 edit_json("preprocessor_config.json", lambda p: p.update(image_mean=[0.4, 0.5, 0.6])),
                 ["golden.jsonl: 3 of 3 golden answers"],
             ),
+            (other_frames, ['contract.json doesn\'t hold: video_sampling: it says "linspace", the model has "hf"']),
+            (turned_clips, ['contract.json doesn\'t hold: video_rotation: it says "ignore", the model has "apply"']),
+            (
+                edit_json("preprocessor_config.json", lambda p: p.update(resample=3)),
+                ["contract.json doesn't hold: resample: it says 2, the model has 3"],
+            ),
             (
                 edit_json("contract.json", lambda c: c.update(frames=16)),
                 ["contract.json doesn't hold: frames: it says 16, the model has 4"],
@@ -152,6 +171,10 @@ def test_clips_that_come_out_otherwise_are_refused(kind: str, server: str, tmp_p
         ]:
             reason = refused(g, made.again(change), kind)
             assert all(s in reason for s in says), reason
+        # Without a promise the scores tell.
+        version = made.again(other_frames_unpromised, tags={CONTRACT_TAG: None})
+        reason = refused(g, version, kind)
+        assert "golden.jsonl: 1 of 3 golden answers" in reason and "line 3" in reason and "a clip of 7 images" in reason, reason
         assert g.serving(kind)["version"] == "1"
         g.wait_for(made.again(nothing), kind)
 

@@ -78,7 +78,7 @@ def test_video(name: str, tmp_path: Path) -> None:
     assert model.kind == "video" and said["torch_difference"] < 1e-4
     golden.write(model, golden.inputs(model, None), 1e-4)
     for line in (tmp_path / "bundle/golden.jsonl").read_text().splitlines():
-        assert len(json.loads(line)["request"]["video"]["frames"]["images"]) == model.frames.count
+        assert len(json.loads(line)["request"]["video"]["frames"]["images"]) >= model.frames.count
 
 
 def test_fusion(tmp_path: Path) -> None:

@@ -204,6 +204,7 @@ def _contract(model: golden.Model, example: golden.Input) -> dict[str, Any]:
     if model.frames is not None:
         out["frames"] = model.frames.count
         out["crop"] = list(model.frames.crop)
+        out |= {"video_sampling": model.frames.sampling, "video_rotation": model.frames.rotation, "resample": model.frames.resample}
     return out
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from modelgate.publish.bundle import GOLDEN, BundleError, graph_of, read_json, read_settings
+from modelgate.publish.bundle import CHOICES, GOLDEN, BundleError, graph_of, read_json, read_settings
 
 TEXTS = (
     "This is the worst service I have ever had, and nobody even answered.",
@@ -184,6 +184,9 @@ class Frames:
         p = read_json(folder / "video_preprocessor_config.json") or read_json(folder / "preprocessor_config.json")
         if not p:
             raise BundleError(f"{folder} holds no preprocessor_config.json: save the image processor with the model")
+        settings = read_settings(folder)
+        self.sampling, self.rotation = (settings.get(name) or choices[0] for name, choices in CHOICES.items())
+        self.resample = 2 if p.get("resample") is None else p["resample"]
         self.channels_first = len(shape) == 5 and shape[1] == 3
         fixed = shape[2 if self.channels_first else 1]
         self.count = int(config.get("num_frames") or (fixed if isinstance(fixed, int) else 16))
@@ -195,17 +198,27 @@ class Frames:
         self._values = _values(p)
 
     def tensor(self, frames: np.ndarray) -> np.ndarray:
-        """(1, frames, 3, height, width), or (1, 3, frames, height, width)."""
+        """(1, frames, 3, height, width), or (1, 3, frames, height, width), of the frames that the bundle chooses of these."""
+        frames = frames[self.chosen(len(frames))]
         (h, w), (ch, cw) = self.size, self.crop
         top, left = (h - ch) // 2, (w - cw) // 2
         x = self._values[frames[:, top : top + ch, left : left + cw], np.arange(3)].transpose(0, 3, 1, 2)
         return np.ascontiguousarray((x.transpose(1, 0, 2, 3) if self.channels_first else x)[None])
 
-    def made_up(self, seed: int) -> np.ndarray:
-        """A clip of a few moving rectangles: small as PNG, and no two alike."""
+    def chosen(self, n: int) -> np.ndarray:
+        """The numbers of the frames that are taken of n, as the gateway chooses them."""
+        if self.sampling == "hf":
+            return np.arange(self.count) * n // self.count
+        return np.linspace(0, n - 1, self.count).astype(np.int64)
+
+    def made_up(self, seed: int, longer: bool = False) -> np.ndarray:
+        """A clip of a few moving rectangles: small as PNG, and no two alike. A longer one has more frames than the model takes, each
+        of another colour, so that its scores tell which were chosen.
+        """
         rng = np.random.default_rng(seed)
-        (h, w), out = self.size, np.empty((self.count, *self.size, 3), np.uint8)
-        out[:] = rng.integers(0, 256, 3, np.uint8)
+        n = self.count + self.count // 2 + 1 if longer else self.count
+        (h, w), out = self.size, np.empty((n, *self.size, 3), np.uint8)
+        out[:] = rng.integers(0, 256, (n, 1, 1, 3) if longer else 3, np.uint8)
         for _ in range(4):
             colour, speed = rng.integers(0, 256, 3, np.uint8), rng.integers(-8, 9, 2)
             top, left = rng.integers(0, h), rng.integers(0, w)
@@ -240,7 +253,7 @@ def inputs(model: Model, texts: Sequence[str] | None, clips: int = 3) -> list[In
             raise ValueError(f"an example's text has {len(text.encode())} bytes: the gateway reads at most {MAX_TEXT}")
     if model.frames is None:
         return [Input(text=t) for t in said]
-    made = [model.frames.made_up(seed) for seed in range(clips)]
+    made = [model.frames.made_up(seed, longer=seed == clips - 1) for seed in range(clips)]
     if not model.takes_text:
         return [Input(frames=f) for f in made]
     return [Input(said[i % len(said)], f) for i, f in enumerate(made)]
