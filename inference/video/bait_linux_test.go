@@ -125,10 +125,12 @@ func unboxed(t *testing.T, clip []byte, args []string) {
 	t.Logf("%v: %s", err, bytes.TrimSpace(out))
 }
 
-// without leaves an option and its value out.
+// without leaves an option and its value out, if it is there.
 func without(args []string, option string) []string {
-	at := slices.Index(args, option)
-	return slices.Delete(slices.Clone(args), at, at+2)
+	if at := slices.Index(args, option); at >= 0 {
+		return slices.Delete(slices.Clone(args), at, at+2)
+	}
+	return args
 }
 
 // TestArguments sees that ffmpeg's arguments alone keep playlists from opening what they name, and that of those the list of

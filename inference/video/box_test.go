@@ -45,44 +45,80 @@ func TestBox(t *testing.T) {
 	t.Log(log.String())
 }
 
-// TestDeadline sees that nothing of a hanging ffmpeg stays: neither it nor what it started.
+// hanging is a program in ffmpeg's place that does nothing for ever, and has started another one that does the same.
+func hanging(t *testing.T, mark string) string {
+	t.Helper()
+	return script(t, `[ "$1" = -version ] && echo ffmpeg version 0 && exit; /bin/sleep `+mark+` & /bin/sleep `+mark)
+}
+
+// TestDeadline sees that nothing of a hanging ffmpeg stays, neither it nor what it started, when its caller leaves or has no time left.
 func TestDeadline(t *testing.T) {
-	const mark = "98765.4321"
-	path := script(t, `[ "$1" = -version ] && echo ffmpeg version 0 && exit; /bin/sleep `+mark+` & /bin/sleep `+mark)
-	data := clip(t, "gif", "-f lavfi -i testsrc2=s=64x64:r=5:d=1")
-	d, err := video.NewDecoder(video.DecoderOptions{FFmpeg: path})
-	if err != nil {
-		t.Fatal(err)
+	for name, c := range map[string]struct {
+		mark string
+		want error
+		ask  func(*testing.T, *video.Encoder, func() bool) error
+	}{
+		"leaves": {"98765.4321", context.Canceled, leaveWhen},
+		"late":   {"98765.4322", context.DeadlineExceeded, lateAfter},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, err := video.NewDecoder(video.DecoderOptions{FFmpeg: hanging(t, c.mark)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = c.ask(t, open(t, videoMAE(), video.Options{Decoder: d}), func() bool { return running(t, c.mark) == 2 })
+			mustBe(t, err, c.want)
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the end of ffmpeg", func() bool { return running(t, c.mark) == 0 }) // the kernel takes a moment to clear it away
+		})
 	}
-	e := open(t, videoMAE(), video.Options{Decoder: d})
+}
+
+// leaveWhen asks, and leaves when something is so.
+func leaveWhen(t *testing.T, e *video.Encoder, is func() bool) error {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		_, err := e.Encode(ctx, video.Clip{Encoded: data})
+		_, err := e.Encode(ctx, video.Clip{Encoded: []byte("GIF89a")})
 		done <- err
 	}()
-	for running(t, mark) < 2 {
-		runtime.Gosched()
-	}
+	await(t, "two programs that hang", is)
 	cancel()
-	mustBe(t, <-done, context.Canceled)
-	if err := d.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for running(t, mark) > 0 { // the kernel takes a moment to clear them away
-		runtime.Gosched()
+	return <-done
+}
+
+// lateAfter asks with so much time that something is so before it is over.
+func lateAfter(t *testing.T, e *video.Encoder, is func() bool) error {
+	t.Helper()
+	for limit := 500 * time.Millisecond; ; limit *= 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		seen := make(chan bool)
+		go func() {
+			was := false
+			for ctx.Err() == nil && !was {
+				was = is()
+				runtime.Gosched()
+			}
+			seen <- was
+		}()
+		_, err := e.Encode(ctx, video.Clip{Encoded: []byte("GIF89a")})
+		cancel()
+		if was := <-seen; was || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
 	}
 }
 
 // running counts processes that have an argument.
 func running(t *testing.T, argument string) int {
 	t.Helper()
-	if err := t.Context().Err(); err != nil {
-		t.Fatal(err)
-	}
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
 	n := 0
 	for _, f := range files {

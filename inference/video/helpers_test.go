@@ -4,9 +4,21 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
+
+// await returns when something is so.
+func await(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for late := time.Now().Add(time.Minute); !is(); runtime.Gosched() {
+		if time.Now().After(late) {
+			t.Fatalf("waited a minute for %s", what)
+		}
+	}
+}
 
 func writeTemp(t testing.TB, name string, data []byte) string {
 	t.Helper()

@@ -3,9 +3,9 @@ package video_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,11 +17,43 @@ import (
 // waitForCallers returns when n callers wait for work.
 func waitForCallers(t *testing.T, d *video.Decoder, n int) {
 	t.Helper()
-	for d.Callers() != n {
-		if t.Context().Err() != nil {
-			t.Fatalf("%d callers wait; want %d", d.Callers(), n)
+	await(t, fmt.Sprintf("%d callers", n), func() bool { return d.Callers() == n })
+}
+
+// TestEqualClipsAreDecodedOnce sees that clips of the same bytes are the same, and others and those for other models aren't.
+func TestEqualClipsAreDecodedOnce(t *testing.T) {
+	var began, shared atomic.Int64
+	observe := func(e video.Event) {
+		switch e.Kind {
+		case video.Began:
+			began.Add(1)
+		case video.Shared:
+			shared.Add(1)
 		}
-		runtime.Gosched()
+	}
+	d := newDecoder(t, video.DecoderOptions{FFmpeg: hanging(t, "98765.4323"), Concurrent: 10, Observe: observe})
+	one, two := open(t, videoMAE(), video.Options{Decoder: d}), open(t, videoMAE(), video.Options{Decoder: d, Frames: 8})
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	var wg sync.WaitGroup
+	ask := func(e *video.Encoder, clip string) {
+		wg.Go(func() {
+			if _, err := e.Encode(ctx, video.Clip{Encoded: []byte(clip)}); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		})
+	}
+	for range 5 {
+		ask(one, "GIF89a")
+	}
+	ask(one, "GIF89a and more")
+	ask(two, "GIF89a")
+	waitForCallers(t, d, 7)
+	await(t, "three decodes", func() bool { return began.Load() >= 3 })
+	leave()
+	wg.Wait()
+	if began.Load() != 3 || shared.Load() != 4 {
+		t.Errorf("%d clips were decoded and %d shared; want 3 and 4", began.Load(), shared.Load())
 	}
 }
 
