@@ -6,6 +6,7 @@ import concurrent.futures
 import functools
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -166,6 +167,30 @@ def test_how_clips_become_frames_is_an_option(server: str, tmp_path: Path) -> No
         publish.log_video_model(folder, {"f1": 0.9}, video_sampling="random", **options)
     with pytest.raises(publish.BundleError, match="video_rotation is given"):
         publish.log_model(BUNDLES / "1", {"f1": 0.9}, video_rotation="apply", **options)
+
+
+class Saved:
+    """Stands in for a model or a tokenizer of transformers: an object that saves its files into a folder."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def save_pretrained(self, folder: Path) -> None:
+        for name in self.names:
+            shutil.copy(BUNDLES / "1" / name, folder)
+
+
+def test_objects_are_published_as_their_folder_is(server: str, tmp_path: Path) -> None:
+    options = {"metrics": {"f1": 0.9}, "model_name": "objects", "examples": ["x"], "positive_label": "negative", "tracking_uri": server}
+    model = Saved("model.onnx", "config.json", "modelgate.yaml")
+    pair = publish.log_text_model((model, Saved("tokenizer.json", "tokenizer_config.json")), **options)
+    everything = publish.log_model(Saved(*(path.name for path in (BUNDLES / "1").iterdir())), **options)
+    assert publish.log_model(BUNDLES / "1", **options).digest == everything.digest
+    names = ("model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json")
+    got = publish.download_model("objects", pair.version, target=tmp_path / "got", tracking_uri=server)
+    assert all((got / name).read_bytes() == (BUNDLES / "1" / name).read_bytes() for name in names)
+    with pytest.raises(TypeError, match=r"holds a int: it is a folder, or \(model, tokenizer"):
+        publish.log_model((model, 3), **options)
 
 
 @pytest.mark.parametrize(

@@ -130,10 +130,10 @@ def test_large_weights_lie_beside_the_graph(limit: int, files: set[str], tmp_pat
     assert {path.name for path in (tmp_path / "bundle").glob("model.onnx*")} == files and said["torch_difference"] < 1e-4
 
 
-def served_as_trained(checkpoint: Path, folder: Path) -> publish.Published:
-    """Publishes a checkpoint of a text model and holds what the gateway says of a text against PyTorch."""
+def served_as_trained(checkpoint: Path, folder: Path, objects: object = None) -> publish.Published:
+    """Publishes a checkpoint of a text model, or its objects, and holds what the gateway says of a text against PyTorch."""
     with mlflow_server(folder, "venv", "python") as server:
-        done = publish.log_text_model(checkpoint, {"eval_f1": 0.8}, promote=True, positive_label="harmful", tracking_uri=server)
+        done = publish.log_text_model(objects or checkpoint, {"eval_f1": 0.8}, promote=True, positive_label="harmful", tracking_uri=server)
         with gateway(folder, "--mlflow-tracking-uri", server) as g:
             assert g.wait_for("1", seconds=300)["digest"] == done.digest
             text = "Video này hay quá, cảm ơn bạn đã chia sẻ"
@@ -148,6 +148,28 @@ def served_as_trained(checkpoint: Path, folder: Path) -> publish.Published:
 
 def test_a_checkpoint_is_published_and_served(tmp_path: Path) -> None:
     served_as_trained(text_checkpoint(tmp_path / "checkpoint", *text_config("xlm-roberta")), tmp_path)
+
+
+def test_objects_are_published_and_served(tmp_path: Path) -> None:
+    """A model and its tokenizer as a training script has them."""
+    folder = text_checkpoint(tmp_path / "checkpoint", *text_config("xlm-roberta"))
+    network = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    served_as_trained(folder, tmp_path, (network, transformers.AutoTokenizer.from_pretrained(folder)))
+
+
+def test_a_clip_model_and_its_settings(tmp_path: Path) -> None:
+    """A network with its processor, and a checkpoint's own modelgate.yaml: both end in the bundle."""
+    processor = transformers.VideoMAEVideoProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32})
+    network = transformers.VideoMAEForVideoClassification(video_config("videomae")[0]).eval()
+    checkpoint = tmp_path / "checkpoint"
+    network.save_pretrained(checkpoint)
+    processor.save_pretrained(checkpoint)
+    (checkpoint / "modelgate.yaml").write_text("video_sampling: hf\n")
+    with mlflow_server(tmp_path, "venv", "python") as server:
+        for i, source in enumerate([(network, processor), checkpoint], 1):
+            publish.log_video_model(source, {"eval_f1": 0.8}, model_name="clips", tracking_uri=server)
+            got = publish.download_model("clips", i, target=tmp_path / str(i), tracking_uri=server)
+            assert golden.Model(got).frames.sampling == ("linspace", "hf")[i - 1]
 
 
 def test_more_than_two_gib_are_published_and_served(tmp_path: Path) -> None:

@@ -47,6 +47,10 @@ MAX_TOLERANCE = 0.1
 MAX_TAG = 5000
 
 
+# A folder, or one or several objects that have save_pretrained.
+Source = str | os.PathLike | object
+
+
 @dataclass(frozen=True)
 class Published:
     """What was published."""
@@ -70,26 +74,26 @@ class Comparison:
     reason: str
 
 
-def log_text_model(model_path: str | os.PathLike, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None,
+def log_text_model(model_path: Source, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None,
                    model_name: str | None = None, **options: Any) -> Published:  # fmt: skip
     """log_model for a text classifier."""
     return log_model(model_path, metrics, params, model_name, kind="text", **options)
 
 
-def log_video_model(model_path: str | os.PathLike, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None,
+def log_video_model(model_path: Source, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None,
                     model_name: str | None = None, **options: Any) -> Published:  # fmt: skip
     """log_model for a video classifier."""
     return log_model(model_path, metrics, params, model_name, kind="video", **options)
 
 
-def log_fusion_model(model_path: str | os.PathLike, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None,
+def log_fusion_model(model_path: Source, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None,
                      model_name: str | None = None, **options: Any) -> Published:  # fmt: skip
     """log_model for a classifier of text and video together."""
     return log_model(model_path, metrics, params, model_name, kind="fusion", **options)
 
 
 def log_model(
-    model_path: str | os.PathLike,
+    model_path: Source,
     metrics: Mapping[str, float],
     params: Mapping[str, Any] | None = None,
     model_name: str | None = None,
@@ -113,12 +117,14 @@ def log_model(
 ) -> Published:
     """Publishes a bundle or a checkpoint: a run with metrics, params and files, and a version of the model that the gateway watches.
 
-    metrics must hold the F1, as eval_f1 or f1. model_path is not changed; a copy of it gets modelgate.yaml (positive_label, threshold,
-    max_length, video_sampling, video_rotation), golden.jsonl (examples: texts to take in place of our own), contract.json and
-    manifest.json. The version's tags get the digest and the contract. The gateway serves the version only if all of them hold where
-    it runs: a score may be off by tolerance, by default 1e-4, and 0.02 with quantize. promote points the alias "production" to it
-    (the stage "Production" on servers without aliases) if its F1 exceeds f1_threshold. quantize makes the weights int8 and records
-    the difference that makes.
+    model_path is the folder of either, or what a training script has at hand: a model with its tokenizer or processor, as a tuple of
+    objects that have save_pretrained. metrics must hold the F1, as eval_f1 or f1.
+
+    model_path is not changed; a copy of it gets modelgate.yaml (positive_label, threshold, max_length, video_sampling,
+    video_rotation), golden.jsonl (examples: texts to take in place of our own), contract.json and manifest.json. The version's tags
+    get the digest and the contract. The gateway serves the version only if all of them hold where it runs: a score may be off by
+    tolerance, by default 1e-4, and 0.02 with quantize. promote points the alias "production" to it (the stage "Production" on
+    servers without aliases) if its F1 exceeds f1_threshold. quantize makes the weights int8 and records the difference that makes.
     """
     f1 = f1_of(metrics)
     if f1 is None:
@@ -126,7 +132,7 @@ def log_model(
     registry = Registry(tracking_uri)
     with tempfile.TemporaryDirectory(prefix="modelgate-") as scratch:
         folder = Path(scratch) / "bundle"
-        prepared = _prepare(Path(model_path), folder, kind, examples, tolerance, quantize,
+        prepared = _prepare(_folder_of(model_path, Path(scratch)), folder, kind, examples, tolerance, quantize,
                             {"positive_label": positive_label, "threshold": threshold, "max_length": max_length,
                              "video_sampling": video_sampling, "video_rotation": video_rotation})  # fmt: skip
         digest = bundle.seal(folder)
@@ -143,6 +149,23 @@ def log_model(
         reason = f"F1 {f1:.4f} {'exceeds' if f1 > limit else 'does not exceed'} the threshold {limit:g}"
         set_to = registry.promote(name, version, pointer) if f1 > limit else ""
     return Published(name, version, run.info.run_id, digest, f1, set_to, reason)
+
+
+def _folder_of(source: Source, scratch: Path) -> Path:
+    """The folder of a checkpoint or a bundle; objects are saved as one."""
+    if isinstance(source, (str, os.PathLike)):
+        return Path(source)
+    parts = source if isinstance(source, (tuple, list)) else (source,)
+    for part in parts:
+        if not callable(getattr(part, "save_pretrained", None)):
+            raise TypeError(
+                f"model_path holds a {type(part).__name__}: it is a folder, or (model, tokenizer or processor) with save_pretrained"
+            )
+    folder = scratch / "checkpoint"
+    folder.mkdir()
+    for part in parts:
+        part.save_pretrained(folder)
+    return folder
 
 
 @dataclass(frozen=True)
