@@ -114,7 +114,11 @@ func (b *box) run(ctx context.Context, args []string, clip *os.File, read func(i
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, shell, append([]string{"-c", b.limits, b.ffmpeg}, args...)...) //nolint:gosec // the arguments are ours
 	cmd.Dir, cmd.Env, cmd.SysProcAttr = b.dir, []string{}, b.walls.attributes()
-	cmd.Cancel = func() error { return killGroup(cmd.Process.Pid) }
+	waited := unknownWait
+	cmd.Cancel = func() error {
+		waited = processorWait(cmd.Process.Pid) // its threads must be there still
+		return killGroup(cmd.Process.Pid)
+	}
 	cmd.WaitDelay = time.Second
 	said := &head{}
 	cmd.Stderr = said
@@ -140,7 +144,7 @@ func (b *box) run(ctx context.Context, args []string, clip *os.File, read func(i
 	waitErr := cmd.Wait()
 	var exit *exec.ExitError
 	switch {
-	case errors.Is(ctx.Err(), context.DeadlineExceeded) && starved(cmd.ProcessState, time.Since(started)):
+	case errors.Is(ctx.Err(), context.DeadlineExceeded) && starved(cmd.ProcessState, time.Since(started), waited):
 		return errStarved
 	case ctx.Err() != nil:
 		return ctx.Err()

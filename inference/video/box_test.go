@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -158,15 +159,46 @@ func TestPriority(t *testing.T) {
 	}
 }
 
-// TestStarved sees that a clip isn't to blame when the machine has no time for it.
-func TestStarved(t *testing.T) {
-	path := script(t, `[ "$1" = -version ] && echo ffmpeg version 0 && exit; exec /bin/sleep 100`)
-	e := open(t, videoMAE(), video.Options{Decoder: newDecoder(t, video.DecoderOptions{FFmpeg: path, Timeout: 200 * time.Millisecond})})
-	_, err := e.Encode(t.Context(), video.Clip{Encoded: clip(t, "gif", "-f lavfi -i testsrc2=s=64x64:r=5:d=1")})
-	mustBe(t, err, video.ErrBusy)
-	if errors.Is(err, video.ErrClip) || !strings.Contains(err.Error(), "200ms") {
-		t.Error(err)
+// occupy keeps every processor busy until stop is called.
+func occupy() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var spinning sync.WaitGroup
+	for range runtime.NumCPU() {
+		spinning.Go(func() {
+			for ctx.Err() == nil {
+			}
+		})
 	}
+	return func() {
+		cancel()
+		spinning.Wait()
+	}
+}
+
+// TestStarved sees that a clip isn't to blame when the machine has no time for it, and is when ffmpeg only sleeps.
+func TestStarved(t *testing.T) {
+	encode := func(t *testing.T, command string, busy func() func()) error {
+		path := script(t, `[ "$1" = -version ] && echo ffmpeg version 0 && exit; `+command)
+		e := open(t, videoMAE(), video.Options{Decoder: newDecoder(t, video.DecoderOptions{FFmpeg: path, Timeout: time.Second})})
+		defer busy()()
+		_, err := e.Encode(t.Context(), video.Clip{Encoded: []byte("GIF89a")})
+		if !strings.Contains(err.Error(), "1s") {
+			t.Errorf("%v: it doesn't say how long it may take", err)
+		}
+		return err
+	}
+	t.Run("others run", func(t *testing.T) {
+		if err := encode(t, "while :; do :; done", occupy); !errors.Is(err, video.ErrBusy) || errors.Is(err, video.ErrClip) {
+			t.Error(err)
+		}
+	})
+	t.Run("sleeps", func(t *testing.T) {
+		err := video.ErrBusy
+		for errors.Is(err, video.ErrBusy) { // where the machine is so busy that it doesn't come to sleep
+			err = encode(t, "exec /bin/sleep 100", func() func() { return func() {} })
+		}
+		mustBe(t, err, video.ErrClip)
+	})
 }
 
 func TestNoFFmpeg(t *testing.T) {

@@ -68,7 +68,15 @@ func (q *queue) watch(pid int, ended <-chan struct{}) {
 // errStarved is the error of a child whose time ran out while others had the processors.
 var errStarved = fmt.Errorf("%w: ffmpeg had to wait for others", ErrBusy)
 
-// starved says whether a child ran for less than half of its time.
-func starved(s *os.ProcessState, wall time.Duration) bool {
-	return s != nil && s.UserTime()+s.SystemTime() < wall/2
+// unknownWait is the wait of a child of which isn't known whether it only slept.
+const unknownWait = time.Duration(-1)
+
+// starved says whether a child ran for less than half of its time because others had the processors: for most of the rest it wanted to
+// run. One that slept was not kept from anything.
+func starved(s *os.ProcessState, wall, waited time.Duration) bool {
+	if s == nil {
+		return false
+	}
+	ran := s.UserTime() + s.SystemTime()
+	return ran < wall/2 && (waited == unknownWait || waited > (wall-ran)/2)
 }

@@ -1,9 +1,11 @@
 package video
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -81,6 +83,34 @@ func processorTime(pid int) (time.Duration, error) {
 	var t unix.Timespec
 	err := unix.ClockGettime(int32(^pid<<3|sched), &t)
 	return time.Duration(t.Nano()), err
+}
+
+// processorWait is for how long a process's threads wanted to run and others had the processors. unknownWait: the kernel doesn't count,
+// or a thread wants to run right now, and the kernel counts a wait when it is over.
+func processorWait(pid int) time.Duration {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*", pid))
+	if err != nil {
+		return unknownWait
+	}
+	var total time.Duration
+	for _, dir := range threads {
+		stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+		if err != nil {
+			continue // it has ended
+		}
+		counts, err := os.ReadFile(filepath.Join(dir, "schedstat"))
+		var ran, waited int64
+		if _, scanErr := fmt.Sscan(string(counts), &ran, &waited); err != nil || scanErr != nil || isRunnable(stat) {
+			return unknownWait
+		}
+		total += time.Duration(waited)
+	}
+	return total
+}
+
+// isRunnable reads a thread's state, which stands behind the program's name.
+func isRunnable(stat []byte) bool {
+	return bytes.HasPrefix(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" R"))
 }
 
 // killGroup kills the process group that pid leads. That it is gone already is os.ErrProcessDone.

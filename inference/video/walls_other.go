@@ -27,6 +27,8 @@ func lowPriority(int) error { return errLinux }
 
 func processorTime(int) (time.Duration, error) { return 0, errLinux }
 
+func processorWait(int) time.Duration { return unknownWait }
+
 func killGroup(int) error { return errLinux }
 
 func sealed([]byte) (*os.File, error) { return nil, errLinux }
