@@ -138,7 +138,7 @@ def test_texts_are_cut_where_the_gateway_cuts_them(settings: str, tokenizer: dic
 def test_without_a_graph_a_checkpoint_needs_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     (tmp_path / "checkpoint").mkdir()
-    with pytest.raises(ImportError, match=r"modelgate\[publish\]"):
+    with pytest.raises(ImportError, match=r"takes torch, of modelgate\[publish\]: pip install './clients/python\[publish\]'"):
         publish.log_text_model(tmp_path / "checkpoint", {"f1": 0.9}, tracking_uri="http://127.0.0.1:1")
 
 

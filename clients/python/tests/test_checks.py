@@ -12,7 +12,8 @@ from clips import clip_bundle
 from gateway import BUNDLES, PROGRAM, ROOT, Gateway, gateway
 from modelgate import Client, publish
 from modelgate.publish import bundle
-from modelgate.publish.registry import CONTRACT_TAG, DIGEST_TAG, Registry
+from modelgate.publish.registry import Registry
+from modelgate.publish.versions import CONTRACT_TAG, DIGEST_TAG
 from registry import mlflow_server
 
 

@@ -6,6 +6,7 @@ import concurrent.futures
 import functools
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -207,6 +208,45 @@ def test_the_command_says_what_is_wrong(arguments: list[str], says: str) -> None
     command = [sys.executable, "-m", "modelgate.publish", *arguments, "--tracking-uri", "http://127.0.0.1:1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_all_options_of_the_command(server: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "modelgate.publish", "text", "--checkpoint", BUNDLES / "1", "--metric", "f1=0.85", "--name", "all"]
+    command += ["--tag", "by=test", "--tag", "team=a=b", "--run-name", "night", "--tolerance", "0.001", "--tracking-uri", server]
+    done = subprocess.run([*command, "--example", "late again", "--example", "lovely"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = publish.get_latest_model_version("all", promoted=False, tracking_uri=server)
+    assert (found.tags["by"], found.tags["team"]) == ("test", "a=b")
+    assert Registry(server)._client.get_run(found.run_id).info.run_name == "night"
+    got = publish.download_model("all", 1, target=tmp_path / "got", tracking_uri=server)
+    examples = [json.loads(line) for line in (got / "golden.jsonl").read_text().splitlines()]
+    assert [(e["request"]["text"], e["tolerance"]) for e in examples] == [("late again", 0.001), ("lovely", 0.001)]
+    # What the server refuses is said in a sentence, as is a server that isn't there.
+    refused = subprocess.run([*command, "--name", "a/b"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith(f"publish: the MLflow server at {server} says: "), refused.stderr
+
+
+def test_the_command_says_that_no_server_answers() -> None:
+    command = [sys.executable, "-m", "modelgate.publish", "text", "--checkpoint", BUNDLES / "1", "--metric", "f1=0.85"]
+    env = {**os.environ, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and done.stdout == ""
+    assert "publish: the MLflow server at http://127.0.0.1:1 can't be reached: start it, or name another" in done.stderr
+
+
+def test_the_base_package_names_the_extra(tmp_path: Path) -> None:
+    """Without what the extras bring there is still --help, and a sentence that says what to install."""
+    for name in ("numpy", "onnx", "onnxruntime", "mlflow", "tokenizers"):
+        (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "modelgate.publish"]
+    helped = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False, env=env)
+    assert helped.returncode == 0 and "./clients/python[publish]" in helped.stdout, helped.stderr
+    command += ["text", "--checkpoint", BUNDLES / "1", "--metric", "f1=0.8", "--tracking-uri", "http://127.0.0.1:1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "of modelgate[registry]: pip install './clients/python[registry]' in a checkout" in done.stderr
 
 
 def pipeline(**vectorizer: object) -> object:

@@ -3,23 +3,28 @@
     from modelgate import publish
     publish.log_text_model(model_path="best_checkpoint", metrics={"eval_f1": 0.85}, promote=True)
 
-model_path is a folder with a ready ONNX bundle (pip install modelgate[registry]) or a Hugging Face checkpoint, which is exported
-and checked against PyTorch (pip install modelgate[publish]).
+model_path is a folder with a ready ONNX bundle (the extra registry) or a Hugging Face checkpoint, which is exported
+and checked against PyTorch (the extra publish).
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from modelgate.publish import bundle, golden
+from modelgate.publish import bundle
 from modelgate.publish.bundle import BundleError
-from modelgate.publish.registry import CONTRACT_TAG, DIGEST_TAG, METRICS, ModelVersion, Registry, f1_of
+from modelgate.publish.versions import CONTRACT_TAG, DIGEST_TAG, METRICS, ModelVersion, f1_of
+
+if TYPE_CHECKING:
+    from modelgate.publish import golden
+    from modelgate.publish.registry import Registry
 
 __all__ = [
     "BundleError",
@@ -129,7 +134,7 @@ def log_model(
     f1 = f1_of(metrics)
     if f1 is None:
         raise ValueError(f"metrics holds {sorted(metrics)}: the F1 is needed, from 0 to 1, as {' or '.join(METRICS)}")
-    registry = Registry(tracking_uri)
+    registry = _registry(tracking_uri)
     with tempfile.TemporaryDirectory(prefix="modelgate-") as scratch:
         folder = Path(scratch) / "bundle"
         prepared = _prepare(_folder_of(model_path, Path(scratch)), folder, kind, examples, tolerance, quantize,
@@ -149,6 +154,18 @@ def log_model(
         reason = f"F1 {f1:.4f} {'exceeds' if f1 > limit else 'does not exceed'} the threshold {limit:g}"
         set_to = registry.promote(name, version, pointer) if f1 > limit else ""
     return Published(name, version, run.info.run_id, digest, f1, set_to, reason)
+
+
+def _part(name: str) -> Any:
+    """A module of this package that takes what only extras bring; --help is to work without."""
+    try:
+        return importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as err:
+        raise ImportError(bundle.needs("registry", f"publishing takes {err.name}, of")) from err
+
+
+def _registry(tracking_uri: str | None) -> Registry:
+    return _part("registry").Registry(tracking_uri)
 
 
 def _folder_of(source: Source, scratch: Path) -> Path:
@@ -185,12 +202,11 @@ def _prepare(source: Path, folder: Path, kind: str | None, texts: Sequence[str] 
             raise ValueError(f"{name} is {settings[name]!r}: it is {' or '.join(choices)}")
     params: dict[str, Any] = {}
     if source.is_dir() and bundle.graph_of(source) is None:
-        from modelgate.publish import export
-
-        params |= export.checkpoint(source, folder, kind)
+        params |= _part("export").checkpoint(source, folder, kind)
     else:
         bundle.copy(source, folder)
     bundle.write_settings(folder, **settings)
+    golden = _part("golden")
     model = golden.Model(folder)
     if kind is not None and model.kind != kind:
         raise BundleError(f"{source} is a {model.kind} model, not a {kind} model")
@@ -198,9 +214,7 @@ def _prepare(source: Path, folder: Path, kind: str | None, texts: Sequence[str] 
         raise BundleError(f"{name} is given, and {source} is a text model: it is for models of clips")
     examples = golden.inputs(model, texts)
     if quantize:
-        from modelgate.publish import quantize as q
-
-        params["int8_difference"] = q.in_place(model, examples)
+        params["int8_difference"] = _part("quantize").in_place(model, examples)
         model = golden.Model(folder)
     tolerance = tolerance or (TOLERANCE_INT8 if quantize else TOLERANCE)
     params["golden_examples"] = golden.write(model, examples, tolerance)
@@ -252,7 +266,7 @@ def get_latest_model_version(model: str = "text", *, promoted: bool = True, trac
 
     model is "text", "video", "fusion" or a registered name.
     """
-    registry = Registry(tracking_uri)
+    registry = _registry(tracking_uri)
     return registry.promoted(_name(model)) if promoted else registry.newest(_name(model))
 
 
@@ -265,7 +279,7 @@ def compare_and_update_model(
     tracking_uri: str | None = None,
 ) -> Comparison:
     """Promotes a version, the newest if none is named, if its F1 exceeds the threshold and that of the promoted version."""
-    registry, name = Registry(tracking_uri), _name(model)
+    registry, name = _registry(tracking_uri), _name(model)
     candidate = registry.version(name, str(version)) if version is not None else registry.newest(name)
     if candidate is None:
         raise LookupError(f"{name} has no version: publish one")
@@ -291,7 +305,7 @@ def download_model(
     model: str = "text", version: str | int | None = None, *, target: str | os.PathLike, tracking_uri: str | None = None
 ) -> Path:
     """Fetches a version, the promoted one if none is named, into target, checked against its manifest and its digest."""
-    registry, name = Registry(tracking_uri), _name(model)
+    registry, name = _registry(tracking_uri), _name(model)
     chosen = registry.version(name, str(version)) if version is not None else registry.promoted(name)
     if chosen is None:
         raise LookupError(f"no version of {name} is promoted: name one")

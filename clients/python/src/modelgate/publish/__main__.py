@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from modelgate import publish
 from modelgate.publish import bundle
+
+_EXTRAS = f"{bundle.needs('registry', 'Ready bundles take')}; {bundle.needs('publish', 'checkpoints take')}."
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -29,13 +32,17 @@ def _metric(text: str) -> tuple[str, float]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m modelgate.publish", description="Publish a bundle or a checkpoint in MLflow.")
+    parser = argparse.ArgumentParser(
+        prog="python -m modelgate.publish", description="Publish a bundle or a checkpoint in MLflow.", epilog=_EXTRAS
+    )
     parser.add_argument("kind", choices=publish.MODELS)
     parser.add_argument("--checkpoint", required=True, metavar="DIR", help="a Hugging Face checkpoint or a ready ONNX bundle")
     parser.add_argument("--metric", action="append", type=_metric, default=[], metavar="NAME=VALUE", help="eval_f1 or f1 is needed")
     parser.add_argument("--param", action="append", type=_pair, default=[], metavar="NAME=VALUE")
     parser.add_argument("--name", metavar="MODEL", help="the registered name; by default the one that the gateway watches")
     parser.add_argument("--experiment")
+    parser.add_argument("--run-name")
+    parser.add_argument("--tag", action="append", type=_pair, default=[], metavar="NAME=VALUE", help="of the version")
     parser.add_argument("--tracking-uri", help="by default MLFLOW_TRACKING_URI")
     parser.add_argument("--promote", action="store_true", help="point the alias or stage to it if the F1 exceeds the threshold")
     parser.add_argument("--f1-threshold", type=float)
@@ -43,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--positive-label")
     parser.add_argument("--threshold", type=float, help="the score from which on an input is positive")
     parser.add_argument("--max-length", type=int, help="the most tokens of a text")
+    parser.add_argument("--example", action="append", metavar="TEXT", help="a golden example's text, in place of our own; may be repeated")
+    parser.add_argument("--tolerance", type=float, help="how far a score may be off where the gateway runs, at most 0.1")
     sampling, rotation = bundle.CHOICES.values()
     parser.add_argument("--video-sampling", choices=sampling, help="how frames are chosen from a clip")
     parser.add_argument("--video-rotation", choices=rotation, help="of clips that say that they are shown turned")
@@ -50,8 +59,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _sentence(err: Exception, tracking_uri: str | None) -> str:
+    """What went wrong, for a person; empty where it is a fault of this program."""
+    with contextlib.suppress(ImportError):
+        from modelgate.publish import registry
+
+        server = f"the MLflow server at {tracking_uri or os.environ.get('MLFLOW_TRACKING_URI')}"
+        if registry.unreachable(err):
+            return f"{server} can't be reached: start it, or name another with --tracking-uri"
+        if isinstance(err, registry.MlflowException):
+            return f"{server} says: {' '.join(str(err).split())[:500]}"
+    return str(err) if isinstance(err, (ValueError, ImportError, OSError)) else ""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
+    # MLflow's own seven take minutes until a server that isn't there is reported.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     try:
         # MLflow prints to stdout, which holds our answer only.
         with contextlib.redirect_stdout(sys.stderr):
@@ -62,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 args.name,
                 kind=args.kind,
                 experiment=args.experiment,
+                run_name=args.run_name,
+                tags=dict(args.tag),
                 tracking_uri=args.tracking_uri,
                 promote=args.promote,
                 f1_threshold=args.f1_threshold,
@@ -71,10 +97,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 max_length=args.max_length,
                 video_sampling=args.video_sampling,
                 video_rotation=args.video_rotation,
+                examples=args.example,
+                tolerance=args.tolerance,
                 quantize=args.quantize,
             )
-    except (ValueError, ImportError, OSError) as err:
-        print(f"publish: {err}", file=sys.stderr)
+    except Exception as err:
+        if not (said := _sentence(err, args.tracking_uri)):
+            raise
+        print(f"publish: {said}", file=sys.stderr)
         return 1
     print(json.dumps(asdict(done), indent=2))
     return 0

@@ -20,6 +20,11 @@ CHOICES = {"video_sampling": ("linspace", "hf"), "video_rotation": ("ignore", "a
 _SETTING = re.compile(r"^([a-z_]+):\s*(.*?)\s*$")
 
 
+def needs(extra: str, what: str) -> str:
+    """The sentence that says which extra something takes, and how it is installed."""
+    return f"{what} modelgate[{extra}]: pip install './clients/python[{extra}]' in a checkout of modelgate's repository"
+
+
 class BundleError(ValueError):
     """The folder is no bundle that the gateway could serve, and why."""
 

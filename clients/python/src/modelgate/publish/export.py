@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 
 from modelgate.publish import golden
-from modelgate.publish.bundle import SETTINGS, BundleError, write_json
+from modelgate.publish.bundle import SETTINGS, BundleError, needs, write_json
 
 _OPSET = 18
 _TOLERANCE = 1e-4
@@ -30,7 +30,7 @@ def checkpoint(source: Path, folder: Path, kind: str | None, external_above: int
         import torch
         import transformers
     except ImportError as err:
-        raise ImportError(f"{source} holds no model.onnx, and an export takes torch: pip install modelgate[publish]") from err
+        raise ImportError(needs("publish", f"{source} holds no model.onnx, and an export takes torch, of")) from err
     if kind is None:
         kind = "video" if any((source / name).is_file() for name in _PROCESSORS) else "text"
     if kind not in ("text", "video"):

@@ -63,7 +63,7 @@ class Model:
     def __init__(self, folder: Path) -> None:
         graph = graph_of(folder)
         if graph is None:
-            raise BundleError(f"{folder} holds no model.onnx: export one, or install modelgate[publish] and name a checkpoint")
+            raise BundleError(f"{folder} holds no model.onnx: export one, or name a checkpoint")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.folder, self.graph = folder, graph

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
 import tempfile
@@ -11,7 +10,6 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,42 +19,13 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from modelgate.publish import bundle
+from modelgate.publish.versions import ModelVersion, f1_of
 
 T = TypeVar("T")
 
 ALIAS, STAGE = "production", "Production"
-METRICS = ("eval_f1", "f1")
 ARTIFACTS = "bundle"
-DIGEST_TAG = "modelgate.digest"
-CONTRACT_TAG = "modelgate.contract"
 _ATTEMPTS = 5
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """A version in the registry."""
-
-    model_name: str
-    version: str
-    f1: float | None  # by the exact names eval_f1, f1, in this order
-    run_id: str
-    source: str
-    pointer: str = ""  # what chose it: "alias:production", "stage:Production", "newest"
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def digest(self) -> str:
-        """The digest that was published with it, or an empty string."""
-        return self.tags.get(DIGEST_TAG, "")
-
-
-def f1_of(metrics: Mapping[str, Any]) -> float | None:
-    """The F1 among metrics, by its exact name. Never another that only has f1 in its name."""
-    for name in METRICS:
-        if name in metrics:
-            value = float(metrics[name])
-            return value if math.isfinite(value) and 0 <= value <= 1 else None
-    return None
 
 
 class Registry:
@@ -235,13 +204,14 @@ def _retry(call: Callable[[], T]) -> T:
         try:
             return call()
         except (MlflowException, requests.ConnectionError, ConnectionError) as err:
-            if not _broken_connection(err):
+            if not unreachable(err):
                 raise
             time.sleep(0.1 * 2**attempt)
     return call()
 
 
-def _broken_connection(err: BaseException | None) -> bool:
+def unreachable(err: BaseException | None) -> bool:
+    """Whether a call failed because its connection did."""
     while err is not None:
         if isinstance(err, (requests.ConnectionError, ConnectionError)):
             return True
