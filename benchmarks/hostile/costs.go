@@ -24,9 +24,10 @@ type costs struct {
 	parent       int64 // by how much this process grew at most while a clip of 30 s was decoded
 	whole        int64 // bytes that the clip's pixels have in all
 	frames       int
+	size         string
 }
 
-const vertical = "-f lavfi -i testsrc2=s=1080x1920:r=30:d=%d -c:v libx264 -preset veryfast -pix_fmt yuv420p"
+const vertical = "-f lavfi -i testsrc2=s=%s:r=30:d=%d -c:v libx264 -preset veryfast -pix_fmt yuv420p"
 
 // measureCosts measures before there is a gateway, so that this process is as good as empty.
 func measureCosts(ctx context.Context, s settings, dir string, w io.Writer) (c costs, err error) {
@@ -43,17 +44,18 @@ func measureCosts(ctx context.Context, s settings, dir string, w io.Writer) (c c
 		return c, err
 	}
 	m := videotest.Maker{FFmpeg: s.ffmpeg, Dir: dir}
-	short, err := m.Clip(ctx, "mp4", fmt.Sprintf(vertical, s.seconds/3))
+	short, err := m.Clip(ctx, "mp4", fmt.Sprintf(vertical, s.large, s.seconds/3))
 	if err != nil {
 		return c, err
 	}
+	c.size = s.large
 	for range s.costs { // taking turns, so that a busy spell of the machine meets both
 		if err := c.time(ctx, s.ffmpeg, encoder, short, filepath.Join(dir, "clip.mp4")); err != nil {
 			return c, err
 		}
 		fmt.Fprintf(w, "16 frames: %v, ffmpeg alone: %v\n", c.ours[c.times-1], c.theirs[c.times-1])
 	}
-	long, err := m.Clip(ctx, "mp4", fmt.Sprintf(vertical, s.seconds))
+	long, err := m.Clip(ctx, "mp4", fmt.Sprintf(vertical, s.large, s.seconds))
 	if err != nil {
 		return c, err
 	}
@@ -113,8 +115,10 @@ func (c *costs) remember(ctx context.Context, e *video.Encoder, clip []byte) err
 		return err
 	}
 	c.parent, c.frames = ownPeak()-before, t.Frames
-	c.whole = int64(t.Frames) * 1080 * 1920 * 3
-	return nil
+	var width, height int64
+	_, err = fmt.Sscanf(c.size, "%dx%d", &width, &height)
+	c.whole = int64(t.Frames) * width * height * 3
+	return err
 }
 
 // budget is the bar for the processor time, as a multiple of ffmpeg's.
@@ -128,7 +132,7 @@ func (c *costs) write(w io.Writer) {
 	fmt.Fprintf(w, `
 ## What a large clip costs
 
-16 frames of a clip of 10 s, 1080 x 1920, h264, made ready for a model, with everything from the first look at the file to the tensor,
+16 frames of a clip of 10 s, %s, h264, made ready for a model, with everything from the first look at the file to the tensor,
 beside ffmpeg decoding the same clip on one thread and throwing it away. Processor time, median of %d.
 
 | 16 frames ready | ffmpeg to nothing | ratio | smallest to largest |
@@ -137,13 +141,13 @@ beside ffmpeg decoding the same clip on one thread and throwing it away. Process
 
 It is %s the budget of %.2f.
 
-Memory for a clip of %d frames, 1080 x 1920 (30 s), whose pixels are %s in all:
+Memory for a clip of %d frames, %s (30 s), whose pixels are %s in all:
 
 | ffmpeg, resident at most | ffmpeg, address space at most | this process grew by at most |
 |---:|---:|---:|
 | %s | %s | %s |
-`, c.times, median(c.ours).Round(10*time.Millisecond), median(c.theirs).Round(10*time.Millisecond), median(c.ratio), least(c.ratio), most(c.ratio),
-		word, budget, c.frames, mega(c.whole), mega(c.child.resident), mega(c.child.address), mega(c.parent))
+`, c.size, c.times, median(c.ours).Round(10*time.Millisecond), median(c.theirs).Round(10*time.Millisecond), median(c.ratio), least(c.ratio), most(c.ratio),
+		word, budget, c.frames, c.size, mega(c.whole), mega(c.child.resident), mega(c.child.address), mega(c.parent))
 }
 
 func mega(bytes int64) string { return fmt.Sprintf("%d MB", (bytes+500_000)/1_000_000) }

@@ -27,19 +27,21 @@ type settings struct {
 	page    string // the page whose section is written; "": none is
 	rounds  int    // each measures every company once
 	phase   time.Duration
-	share   float64 // of what the gateway can answer
-	senders int     // of clips
-	costs   int     // how often a clip's cost is measured
-	seconds int     // of the clip whose memory is measured; a third of it, of the one whose time is
+	share   float64       // of what the gateway can answer
+	senders int           // of clips
+	costs   int           // how often a clip's cost is measured
+	seconds int           // of the clip whose memory is measured; a third of it, of the one whose time is
+	large   string        // the size of large clips
+	slowest time.Duration // of one clip's decoding: shorter than a gateway's default, so that the slow file comes up again and again
 }
 
 func full() settings {
-	return settings{rounds: 6, phase: 6 * time.Second, share: 0.3, senders: 4, costs: 5, seconds: 30}
+	return settings{rounds: 6, phase: 6 * time.Second, share: 0.3, senders: 4, costs: 5, seconds: 30, large: "1080x1920", slowest: 5 * time.Second}
 }
 
 // quick is for a look: too little to quote.
 func quick() settings {
-	return settings{rounds: 1, phase: 3 * time.Second, share: 0.3, senders: 4, costs: 1, seconds: 6}
+	return settings{rounds: 1, phase: 3 * time.Second, share: 0.3, senders: 4, costs: 1, seconds: 6, large: "1080x1920", slowest: 5 * time.Second}
 }
 
 func main() {
@@ -100,7 +102,7 @@ func run(ctx context.Context, s settings, w io.Writer) error {
 		return fmt.Errorf("what a clip costs: %w", err)
 	}
 	fmt.Fprintln(w, "making clips ...")
-	all, err := makeClips(ctx, s.ffmpeg, filepath.Join(scratch, "clips"))
+	all, err := makeClips(ctx, s, filepath.Join(scratch, "clips"))
 	if err != nil {
 		return err
 	}

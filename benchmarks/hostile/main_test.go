@@ -13,7 +13,7 @@ import (
 // The program measures everything and writes its section; how long anything takes is not a test's business.
 func TestRunWritesItsSection(t *testing.T) {
 	s := settings{library: enginetest.Library(t), ffmpeg: enginetest.FFmpeg(t), page: filepath.Join(t.TempDir(), "RESULTS.md"),
-		rounds: 1, phase: time.Second, share: 0.3, senders: 2, costs: 1, seconds: 3}
+		rounds: 1, phase: 500 * time.Millisecond, share: 0.3, senders: 2, costs: 1, seconds: 3, large: "270x480", slowest: time.Second}
 	if err := os.WriteFile(s.page, []byte("# Others\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

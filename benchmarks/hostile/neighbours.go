@@ -26,14 +26,14 @@ type corpus struct {
 	good, hostile []clip
 }
 
-func makeClips(ctx context.Context, ffmpeg, dir string) (c corpus, err error) {
+func makeClips(ctx context.Context, s settings, dir string) (c corpus, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return c, err
 	}
-	m := videotest.Maker{FFmpeg: ffmpeg, Dir: dir}
+	m := videotest.Maker{FFmpeg: s.ffmpeg, Dir: dir}
 	for name, args := range map[string]string{
-		"360p, 10 s":     "-f lavfi -i testsrc2=s=640x360:r=25:d=10 -c:v libx264 -preset veryfast -pix_fmt yuv420p",
-		"1080x1920, 4 s": "-f lavfi -i testsrc2=s=1080x1920:r=30:d=4 -c:v libx264 -preset veryfast -pix_fmt yuv420p",
+		"360p, 10 s": "-f lavfi -i testsrc2=s=640x360:r=25:d=10 -c:v libx264 -preset veryfast -pix_fmt yuv420p",
+		"large, 4 s": fmt.Sprintf(vertical, s.large, 4),
 	} {
 		data, err := m.Clip(ctx, "mp4", args)
 		if err != nil {
@@ -58,9 +58,6 @@ func makeClips(ctx context.Context, ffmpeg, dir string) (c corpus, err error) {
 	return c, nil
 }
 
-// slowest is how long one clip may be decoded here: shorter than a gateway's default, so that the slow file comes up again and again.
-const slowest = 5 * time.Second
-
 // A company is what is sent beside the texts.
 type company struct {
 	name   string
@@ -81,7 +78,7 @@ type neighbours struct {
 }
 
 func measureNeighbours(ctx context.Context, s settings, eng engine.Engine, all corpus, scratch string, w io.Writer) (n neighbours, err error) {
-	decoder, err := video.NewDecoder(video.DecoderOptions{FFmpeg: s.ffmpeg, Timeout: slowest}) //nolint:contextcheck // one short run of ffmpeg at the start
+	decoder, err := video.NewDecoder(video.DecoderOptions{FFmpeg: s.ffmpeg, Timeout: s.slowest}) //nolint:contextcheck // one short run of ffmpeg at the start
 	if err != nil {
 		return n, err
 	}
@@ -170,11 +167,11 @@ One gateway serves a text model of MiniLM's size (%d layers of %d, 31 tokens a t
 second, %.0f %% of the %.0f that it can answer; a latency counts from the moment at which the text was due. Clips come from %d callers, each of
 which sends the next as soon as the last is answered. Hostile are %d files: playlists, truncated ones, huge frames, 20 minutes, and one
 within every limit that takes longer to decode than is allowed (here %v). Texts alone and in company take turns, %v each, %d rounds.
-Good clips are 360p of 10 s and 1080 x 1920 of 4 s.
+Good clips are 360p of 10 s and %s of 4 s.
 
 | texts | p50 | p99, median of the phases | p99 of all | x alone, p50 | x alone, p99 of all | x alone, p99, median of the rounds | clips answered |
 |---|---:|---:|---:|---:|---:|---:|---:|
-`, layers, hidden, n.rate, 100*s.share, n.capacity, s.senders, len(n.hostile.clips), slowest, s.phase, s.rounds)
+`, layers, hidden, n.rate, 100*s.share, n.capacity, s.senders, len(n.hostile.clips), s.slowest, s.phase, s.rounds, s.large)
 	for _, c := range []*company{n.alone, n.good, n.hostile} {
 		rounds := "1"
 		if len(c.rounds) > 0 {
