@@ -99,6 +99,15 @@ func videoMAE() map[string]string {
 	}
 }
 
+// small is videoMAE with frames of 64 x 64, for tests of other things than resizing, which the race detector makes slow.
+func small() map[string]string {
+	files := videoMAE()
+	for name, text := range files {
+		files[name] = strings.ReplaceAll(text, "224", "64")
+	}
+	return files
+}
+
 func mustBe(t *testing.T, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) {
