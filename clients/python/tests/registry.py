@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,56 @@ def mlflow_server(folder: Path, venv: str, target: str) -> Iterator[str]:
         end(process)
 
 
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Passes requests on to a server; what is done about the answers is for those that derive from it."""
+
+    upstream = ""
+
+    def read(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def ask(self) -> tuple[int, bytes]:
+        body = self.read()
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection", "accept-encoding")}
+        request = urllib.request.Request(self.upstream + self.path, body or None, headers, method=self.command)
+        try:
+            with _opener.open(request, timeout=30) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as err:
+            return err.code, err.read()
+
+    def answer(self, status: int, said: bytes, form: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", form)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    def forward(self) -> None:
+        self.answer(*self.ask())
+
+    def forwarding(self) -> None:
+        self.forward()
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = forwarding
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serving(handler: type[Proxy]) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 @contextlib.contextmanager
 def resetting(upstream: str) -> Iterator[tuple[str, list[str]]]:
     """A proxy before a server that loses the first answer to each kind of POST: the server has done it, the caller sees a reset.
@@ -62,40 +113,40 @@ def resetting(upstream: str) -> Iterator[tuple[str, list[str]]]:
     """
     lost: list[str] = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Losing(Proxy):
         def forward(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection", "accept-encoding")}
-            request = urllib.request.Request(upstream + self.path, body or None, headers, method=self.command)
-            try:
-                with _opener.open(request, timeout=30) as answer:
-                    status, said = answer.status, answer.read()
-            except urllib.error.HTTPError as err:
-                status, said = err.code, err.read()
-            if self.command == "POST" and self.path not in lost:
-                lost.append(self.path)
-                # Without lingering a close is a reset.
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.connection.close()
-                self.close_connection = True
+            status, said = self.ask()
+            if self.command != "POST" or self.path in lost:
+                self.answer(status, said)
                 return
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(said)))
-            self.end_headers()
-            self.wfile.write(said)
+            lost.append(self.path)
+            # Without lingering a close is a reset.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
 
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = forward
+    Losing.upstream = upstream
+    with serving(Losing) as address:
+        yield address, lost
 
-        def log_message(self, *_: object) -> None:
-            pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", lost
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+@contextlib.contextmanager
+def without_aliases(upstream: str) -> Iterator[tuple[str, list[str]]]:
+    """A proxy that makes of a server one of before there were aliases: their routes are not found, as Flask says it.
+
+    Yields its address and the list of what wasn't found.
+    """
+    missing: list[str] = []
+
+    class Old(Proxy):
+        def forward(self) -> None:
+            if urllib.parse.urlsplit(self.path).path.endswith("/registered-models/alias"):
+                missing.append(self.command)
+                self.read()
+                self.answer(404, b"<!doctype html>\n<title>404 Not Found</title>\n<h1>Not Found</h1>\n", "text/html; charset=utf-8")
+            else:
+                super().forward()
+
+    Old.upstream = upstream
+    with serving(Old) as address:
+        yield address, missing

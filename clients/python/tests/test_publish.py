@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from mlflow.exceptions import MlflowException
 
 from clips import clip_bundle
 from gateway import BUNDLES, PROGRAM, ROOT, gateway
 from modelgate import Client, publish
 from modelgate.publish import bundle, export, golden
 from modelgate.publish.registry import Registry
-from registry import mlflow_server, resetting
+from registry import mlflow_server, resetting, without_aliases
 
 # Real architectures, exported, and what PyTorch says of texts and clips: see tools/parity/pytorch.py.
 BUNDLES_OF_PYTORCH = ROOT / "inference/testdata/pytorch"
@@ -122,6 +123,23 @@ def test_a_stage_is_a_pointer_too(server: str) -> None:
     assert done.promoted == "stage:Production"
     found = publish.get_latest_model_version("staged", tracking_uri=server)
     assert (found.version, found.pointer) == ("1", "stage:Production")
+
+
+def test_on_an_old_server_it_is_the_stage(server: str) -> None:
+    """What promotes by itself the alias, and the stage where there are none; what is promoted is found either way."""
+    options = {"model_name": "old_server", "examples": ["x"]}
+    with without_aliases(server) as (old, missing):
+        done = publish.log_text_model(BUNDLES / "1", {"eval_f1": 0.9}, promote=True, tracking_uri=old, **options)
+        assert (done.promoted, missing) == ("stage:Production", ["POST"])
+        found = publish.get_latest_model_version("old_server", tracking_uri=old)
+        assert (found.version, found.pointer, missing) == ("1", "stage:Production", ["POST", "GET"])
+        publish.log_text_model(BUNDLES / "2", {"eval_f1": 0.95}, tracking_uri=old, **options)
+        better = publish.compare_and_update_model("old_server", f1_threshold=0.75, tracking_uri=old)
+        assert (better.promoted, better.current.version) == ("stage:Production", "1")
+        # Who asks for an alias hears that there is none.
+        with pytest.raises(MlflowException, match="404"):
+            Registry(old).promote("old_server", "2", "alias")
+    assert Registry(server).promoted("old_server").pointer == "stage:Production"
 
 
 def test_lost_answers_make_nothing_twice(server: str) -> None:
