@@ -240,7 +240,7 @@ def test_all_options_of_the_command(server: str, tmp_path: Path) -> None:
     examples = [json.loads(line) for line in (got / "golden.jsonl").read_text().splitlines()]
     assert [(e["request"]["text"], e["tolerance"]) for e in examples] == [("late again", 0.001), ("lovely", 0.001)]
     # What the server refuses is said in a sentence, as is a server that isn't there.
-    refused = subprocess.run([*command, "--name", "a/b"], capture_output=True, text=True, check=False)
+    refused = subprocess.run([*command, "--tag", "k" * 300 + "=v"], capture_output=True, text=True, check=False)
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
     assert refused.stderr.splitlines()[-1].startswith(f"publish: the MLflow server at {server} says: "), refused.stderr
 
