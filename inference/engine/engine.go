@@ -31,6 +31,11 @@ type Session interface {
 	Close() error
 }
 
+// A Candidate is a Session that computes only where nobody else wants to until it is told that its version serves.
+type Candidate interface {
+	Live(ctx context.Context) error
+}
+
 var (
 	// ErrClosed says that the session was closed.
 	ErrClosed = errors.New("the session is closed")

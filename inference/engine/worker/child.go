@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"modelgate/inference/engine"
@@ -49,7 +50,6 @@ type deathError struct {
 	text    string
 	ours    error // why we killed it; nil: we didn't
 	foreign bool  // somebody else killed it
-	starved bool  // it had run for less than half of its life
 	flying  int   // the runs in flight
 }
 
@@ -127,7 +127,7 @@ func (c *child) load(ctx context.Context, open openMessage) (o openedMessage, er
 		return o, c.loadError(ctx, open.Path, false)
 	}
 	var hello helloMessage
-	for ready := false; ; ready = true {
+	for ready := false; ; {
 		var m message
 		select {
 		case m = <-c.hello:
@@ -136,6 +136,10 @@ func (c *child) load(ctx context.Context, open openMessage) (o openedMessage, er
 		case <-ctx.Done():
 			return o, ctx.Err()
 		case <-late.C:
+			if c.starved() && time.Since(c.born) < patience*c.o.LoadTimeout {
+				late.Reset(c.o.LoadTimeout / 4)
+				continue
+			}
 			c.kill(errLoad)
 			<-c.gone
 			return o, c.loadError(ctx, open.Path, ready)
@@ -155,7 +159,17 @@ func (c *child) load(ctx context.Context, open openMessage) (o openedMessage, er
 		if hello.Protocol != protocolVersion {
 			return o, fmt.Errorf("%w: the worker speaks version %d, this program version %d: they must be of one build", errProtocol, hello.Protocol, protocolVersion)
 		}
+		ready = true
 	}
+}
+
+// patience is how many times its time a load may take that others keep from running.
+const patience = 4
+
+// starved says whether the worker has run for less than half the time that a load may take.
+func (c *child) starved() bool {
+	used, err := processorTime(c.cmd)
+	return err == nil && used < c.o.LoadTimeout/2
 }
 
 // loadError is what a worker that ended during a load says about the graph. Before it was ready it hadn't looked at it.
@@ -170,8 +184,8 @@ func (c *child) loadError(ctx context.Context, path string, ready bool) error {
 		return fmt.Errorf("start a worker for graph %s: %w", path, d)
 	case d.foreign:
 		return fmt.Errorf("load graph %s: %w", path, d)
-	case errors.Is(d, errLoad) && d.starved:
-		return fmt.Errorf("load graph %s: it isn't loaded after %v, but others had the processors: %w", path, c.o.LoadTimeout, d)
+	case errors.Is(d, errLoad) && c.starved():
+		return fmt.Errorf("load graph %s: it isn't loaded after %v, but others had the processors: %w", path, time.Since(c.born).Round(time.Second), d)
 	case errors.Is(d, errLoad):
 		return fmt.Errorf("%w: graph %s isn't loaded after %v", engine.ErrGraph, path, c.o.LoadTimeout)
 	}
@@ -230,12 +244,14 @@ func (c *child) send(ctx context.Context, m message) error {
 		_, err = buffers.WriteTo(c.conn)
 	}
 	<-c.turn
-	if err != nil {
-		c.kill(fmt.Errorf("%w: %w", errHung, err))
-		<-c.gone
-		return c.death
+	if err == nil {
+		return nil
 	}
-	return nil
+	if !gone(err) {
+		c.kill(fmt.Errorf("%w: %w", errHung, err))
+	}
+	<-c.gone
+	return c.death
 }
 
 // expect makes room for the answer to a run.
@@ -265,11 +281,10 @@ func (c *child) listen() {
 		if err == nil {
 			err = c.deliver(m)
 		}
-		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
-			break
+		if err != nil && !gone(err) {
+			c.kill(err)
 		}
 		if err != nil {
-			c.kill(err)
 			break
 		}
 	}
@@ -277,6 +292,16 @@ func (c *child) listen() {
 	c.dead, c.flying = true, len(c.pending)
 	c.mu.Unlock()
 	c.hurry = c.killLater() // a worker has no reason to live beyond its socket
+}
+
+// gone says whether err comes of a process at the other end that has ended, in the middle of a message or not.
+func gone(err error) bool {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // killLater kills the worker when the grace has passed.
@@ -345,9 +370,6 @@ func (c *child) bury() {
 	c.pending = nil
 	c.mu.Unlock()
 	d.text, d.foreign = c.said.epitaph(c.cmd.ProcessState, d.ours)
-	if s := c.cmd.ProcessState; s != nil {
-		d.starved = s.UserTime()+s.SystemTime() < time.Since(c.born)/2
-	}
 	c.death = d
 	c.hurry.Stop()
 	_ = c.conn.Close()

@@ -136,7 +136,7 @@ func (s probeSession) answer(ctx context.Context, q string) string {
 		return fmt.Sprint(err)
 	case "write":
 		return fmt.Sprint(os.WriteFile(path, []byte("x"), 0o600))
-	case "create here":
+	case "create":
 		return fmt.Sprint(os.WriteFile("file", []byte("x"), 0o600))
 	case "deaf":
 		select {}

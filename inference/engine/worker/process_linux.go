@@ -85,3 +85,14 @@ func wait(cmd *exec.Cmd, started chan<- error) {
 		_ = cmd.Wait() // ProcessState says it
 	}
 }
+
+// processorTime is for how long a process has run.
+func processorTime(cmd *exec.Cmd) (time.Duration, error) {
+	if s := cmd.ProcessState; s != nil {
+		return s.UserTime() + s.SystemTime(), nil
+	}
+	const sched = 2 // of the three clocks that the kernel has for each process, the exact one
+	var t unix.Timespec
+	err := unix.ClockGettime(int32(^cmd.Process.Pid<<3|sched), &t)
+	return time.Duration(t.Nano()), err
+}

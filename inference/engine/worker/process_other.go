@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"time"
 )
 
 // What shuts a worker in is Linux's.
@@ -18,6 +19,8 @@ func socketPair() (*net.UnixConn, *os.File, error) { return nil, nil, errLinux }
 func command(context.Context, []string, *os.File) (*exec.Cmd, error) { return nil, errLinux }
 
 func wait(_ *exec.Cmd, started chan<- error) { started <- errLinux }
+
+func processorTime(*exec.Cmd) (time.Duration, error) { return 0, errLinux }
 
 type box struct {
 	name     string

@@ -64,11 +64,12 @@ func ignoreEOF(err error) error {
 // A server is the worker's side of one session.
 type server struct {
 	h       Host
-	conn    *net.UnixConn
+	conn    net.Conn
 	open    openMessage
 	session engine.Session
 	box     *box
 	live    atomic.Bool
+	work    sync.WaitGroup // the runs; the end of the process doesn't wait for them
 
 	writing sync.Mutex // held while a message is written: nothing else is done under it
 
@@ -126,7 +127,7 @@ func (s *server) serve(r io.Reader) error {
 			if err != nil {
 				return err
 			}
-			go s.answer(ctx, m)
+			s.work.Go(func() { s.answer(ctx, m) })
 		case kindCancel:
 			s.end(m.id)
 		case kindLive:

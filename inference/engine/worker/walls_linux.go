@@ -181,6 +181,9 @@ func mayRaise() (may bool) {
 
 // raise gives all threads the usual priority: those that a graph's loading left behind have that of the loading.
 func (b *box) raise() {
+	if b.threads == nil {
+		return
+	}
 	list, err := b.threads.ReadDir(-1)
 	if err != nil {
 		return

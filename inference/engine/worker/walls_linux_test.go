@@ -1,0 +1,218 @@
+package worker_test
+
+import (
+	"bufio"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"modelgate/inference/engine"
+	"modelgate/inference/engine/enginetest"
+	"modelgate/inference/engine/worker"
+)
+
+func testLogger(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}
+
+// What the worker of a probe sees is what a graph that took it over could use.
+func TestWalls(t *testing.T) {
+	t.Setenv("SECRET", "token")
+	elsewhere := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(elsewhere, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// A descriptor that a library forgot to close on exec.
+	fd, err := unix.Open(elsewhere, unix.O_RDONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+
+	bundle := filepath.Join(t.TempDir(), "bundle")
+	if err := os.MkdirAll(bundle, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	graph := filepath.Join(bundle, "model.onnx")
+	if err := divide().WriteFile(graph); err != nil {
+		t.Fatal(err)
+	}
+	s, err := newEngine(t, worker.Options{}, "probe", "-").Open(t.Context(), graph, engine.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	const denied = "permission denied"
+	for _, c := range []struct{ question, want string }{
+		{"environment", "MALLOC_ARENA_MAX=2"},
+		{"privileges", "1 <nil>"},
+		{"read " + graph, "<nil>"},
+		{"read " + elsewhere, denied},
+		{"read /etc/hostname", denied},
+		{"read /proc/self/environ", denied},
+		{"write " + filepath.Join(bundle, "new"), denied},
+		{"create", "no such file or directory"},
+	} {
+		if got := ask(t, s, c.question); got != c.want && !(strings.HasSuffix(got, c.want) && c.want != "MALLOC_ARENA_MAX=2" && c.want != "<nil>") {
+			t.Errorf("%s: %q, want %q", c.question, got, c.want)
+		}
+	}
+	for _, d := range strings.Fields(ask(t, s, "descriptors")) {
+		if strings.HasSuffix(d, ":100000") {
+			t.Errorf("a file is open: %s", d)
+		}
+	}
+	if dir, err := os.Readlink("/proc/" + strconv.Itoa(worker.PID(s)) + "/cwd"); err != nil || !strings.HasSuffix(dir, "(deleted)") {
+		t.Errorf("it works in %s, %v", dir, err)
+	}
+}
+
+// Until it is live, a worker computes only where nobody else wants to.
+func TestPriority(t *testing.T) {
+	s := enginetest.Open(t, newEngine(t, worker.Options{}, "probe", "-"), divide())
+	const idle, usual = "5", "0"
+	if got, want := ask(t, s, "scheduling"), idle+" "+idle; got != want {
+		t.Errorf("before it is live: %s, want %s", got, want)
+	}
+	live, ok := s.(engine.Candidate)
+	if !ok {
+		t.Fatal("the session can't be told")
+	}
+	for range 2 {
+		if err := live.Live(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 {
+		if got, want := ask(t, s, "scheduling"), idle+" "+usual; got != want {
+			t.Errorf("live: %s, want %s", got, want)
+		}
+	}
+	if err := unix.Kill(worker.PID(s), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := ask(t, s, "scheduling"), usual+" "+usual; got != want && got != idle+" "+usual {
+		t.Errorf("started anew: %s, want %s", got, want)
+	}
+}
+
+func count(t *testing.T, dir string) int {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
+// children are the processes that this one has, dead ones that nobody has waited for included.
+func children(t *testing.T) int {
+	t.Helper()
+	list, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, path := range list {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has just ended
+		}
+		after := data[strings.LastIndexByte(string(data), ')')+1:]
+		if strings.Fields(string(after))[1] == strconv.Itoa(os.Getpid()) {
+			n++
+		}
+	}
+	return n
+}
+
+// Whatever was opened, run, killed and closed: no descriptor, goroutine, child or folder stays.
+func TestNothingStays(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	e := real(t)
+	path := filepath.Join(t.TempDir(), "model.onnx")
+	if err := divide().WriteFile(path); err != nil {
+		t.Fatal(err)
+	}
+	cycle := func(kill bool) {
+		s, err := e.Open(t.Context(), path, engine.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkDivides(t, s, 6, 3)
+		if kill {
+			_ = unix.Kill(worker.PID(s), unix.SIGKILL)
+			checkDivides(t, s, 6, 3)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	cycle(true)
+	files, goroutines, processes := count(t, "/proc/self/fd"), runtime.NumGoroutine(), children(t)
+	for i := range 50 {
+		cycle(i%10 == 9)
+	}
+	if n := count(t, "/proc/self/fd"); n > files {
+		t.Errorf("%d descriptors, there were %d", n, files)
+	}
+	if n := runtime.NumGoroutine(); n > goroutines+1 { // a timer's may just be ending
+		t.Errorf("%d goroutines, there were %d", n, goroutines)
+	}
+	if n := children(t); n > processes {
+		t.Errorf("%d children, there were %d", n, processes)
+	}
+	if n := count(t, tmp); n != 0 {
+		t.Errorf("%d files in the temporary folder", n)
+	}
+}
+
+// Whoever kills the gateway leaves no worker behind.
+func TestNoOrphan(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "model.onnx")
+	if err := divide().WriteFile(path); err != nil {
+		t.Fatal(err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := exec.CommandContext(t.Context(), exe, "parent", enginetest.Library(t), path)
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil || pid == 0 {
+		t.Fatalf("worker %q: %v", line, err)
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if err := parent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = parent.Wait()
+	polled, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int((10 * time.Second).Milliseconds()))
+	if err != nil || polled != 1 {
+		t.Errorf("worker %d lives: %d, %v", pid, polled, err)
+	}
+}
