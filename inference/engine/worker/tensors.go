@@ -95,8 +95,8 @@ func encodeStrings(d []string) []byte {
 func decodeTensors(meta []byte, size uint64, r io.Reader) ([]engine.Tensor, error) {
 	m := &reading{b: meta}
 	count := int(m.uint(2))
-	if count > maxTensors {
-		return nil, fmt.Errorf("%w: %d tensors, the limit is %d", errProtocol, count, maxTensors)
+	if m.bad || count > maxTensors {
+		return nil, fmt.Errorf("%w: %d tensors in %d bytes, the limit is %d", errProtocol, count, len(meta), maxTensors)
 	}
 	ts := make([]engine.Tensor, 0, min(count, len(meta)/14))
 	for range count {
