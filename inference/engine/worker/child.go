@@ -94,7 +94,7 @@ func spawn(ctx context.Context, o Options) (*child, error) {
 		o: o, conn: ours, said: &head{}, turn: make(chan struct{}, 1), born: time.Now(),
 		hello: make(chan message, 2), gone: make(chan struct{}), pending: map[uint64]chan answer{},
 	}
-	c.cmd, err = command(ctx, o.Command, theirs)
+	c.cmd, err = command(ctx, o, theirs)
 	if err != nil {
 		return nil, errors.Join(err, ours.Close(), theirs.Close())
 	}

@@ -200,19 +200,24 @@ func TestWorkerThatIsNone(t *testing.T) {
 			t.Errorf("%s: %v, want an error that isn't the graph's", does, err)
 		}
 	}
-	e, err := worker.New(worker.Options{Command: []string{"/no/such/program"}, Logger: testLogger(t)})
+	o := options("ort")
+	o.Path = "/no/such/program"
+	e, err := worker.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := openGraph(t.Context(), t, e, divide()); err == nil || errors.Is(err, engine.ErrGraph) {
 		t.Errorf("no program: %v", err)
 	}
-	for name, o := range map[string]worker.Options{
-		"no command":      {Logger: testLogger(t)},
-		"relative":        {Command: []string{"modelgate"}, Logger: testLogger(t)},
-		"no logger":       {Command: command("ort")},
-		"negative limits": {Command: command("ort"), Logger: testLogger(t), DataLimit: -1},
+	for name, spoil := range map[string]func(*worker.Options){
+		"no path":         func(o *worker.Options) { o.Path = "" },
+		"relative":        func(o *worker.Options) { o.Path = "modelgate" },
+		"no name":         func(o *worker.Options) { o.Args = nil },
+		"no logger":       func(o *worker.Options) { o.Logger = nil },
+		"negative limits": func(o *worker.Options) { o.DataLimit = -1 },
 	} {
+		o := options("ort")
+		spoil(&o)
 		if _, err := worker.New(o); err == nil {
 			t.Errorf("%s is accepted", name)
 		}

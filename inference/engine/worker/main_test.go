@@ -54,7 +54,7 @@ func beWorker(args []string) error {
 
 // beParent opens a graph, says which process its worker is, and waits to be killed.
 func beParent(library, graph string) {
-	e, err := worker.New(worker.Options{Command: command("ort", library), Logger: slog.Default()})
+	e, err := worker.New(options("ort", library))
 	if err != nil {
 		panic(err)
 	}
@@ -66,17 +66,18 @@ func beParent(library, graph string) {
 	select {}
 }
 
-func command(args ...string) []string {
+// options start this program as a worker with those arguments.
+func options(args ...string) worker.Options {
 	exe, err := os.Executable()
 	if err != nil {
 		panic(err)
 	}
-	return append([]string{exe, "worker"}, args...)
+	return worker.Options{Path: exe, Args: append([]string{"modelgate", "worker"}, args...), Logger: slog.Default()}
 }
 
 func newEngine(t testing.TB, o worker.Options, args ...string) engine.Engine {
 	t.Helper()
-	o.Command = command(args...)
+	o.Path, o.Args = options(args...).Path, options(args...).Args
 	o.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	e, err := worker.New(o)
 	if err != nil {

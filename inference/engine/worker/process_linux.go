@@ -57,12 +57,13 @@ func connection(f *os.File) (*net.UnixConn, error) {
 }
 
 // command is a worker to be: nothing of our environment, our folders and our descriptors is in it, but its socket.
-func command(ctx context.Context, argv []string, socket *os.File) (*exec.Cmd, error) {
+func command(ctx context.Context, o Options, socket *os.File) (*exec.Cmd, error) {
 	dir, err := os.MkdirTemp("", "modelgate-worker-")
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), argv[0], argv[1:]...) //nolint:gosec // the command is an option of ours
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), o.Path) //nolint:gosec // the path is an option of ours
+	cmd.Args = o.Args
 	cmd.Dir = dir
 	cmd.Env = []string{"MALLOC_ARENA_MAX=2"}
 	cmd.ExtraFiles = []*os.File{socket}

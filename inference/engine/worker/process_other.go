@@ -16,7 +16,7 @@ var errLinux = errors.New("worker processes exist on Linux only: set isolation t
 
 func socketPair() (*net.UnixConn, *os.File, error) { return nil, nil, errLinux }
 
-func command(context.Context, []string, *os.File) (*exec.Cmd, error) { return nil, errLinux }
+func command(context.Context, Options, *os.File) (*exec.Cmd, error) { return nil, errLinux }
 
 func wait(_ *exec.Cmd, started chan<- error) { started <- errLinux }
 
@@ -31,6 +31,6 @@ func socket() (*net.UnixConn, error) { return nil, errLinux }
 
 func shutIn(openMessage, []string) (*box, error) { return nil, errLinux }
 
-func lowered(f func()) { f() }
+func (*box) lowered(f func()) { f() }
 
 func (*box) raise() {}

@@ -211,7 +211,7 @@ func FuzzFromParent(f *testing.F) {
 				}
 			}
 		}()
-		s := &server{conn: theirs, open: openMessage{MaxData: testMaxData}, session: echo{}, box: &box{}, runs: map[uint64]context.CancelFunc{}}
+		s := &server{conn: theirs, open: openMessage{MaxData: testMaxData}, session: echo{}, box: &box{priority: &priority{}}, runs: map[uint64]context.CancelFunc{}}
 		s.live.Store(true)
 		_ = s.serve(bytes.NewReader(raw))
 		s.work.Wait()

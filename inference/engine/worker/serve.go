@@ -112,7 +112,7 @@ func (s *server) run(f func()) {
 		f()
 		return
 	}
-	lowered(f)
+	s.box.lowered(f)
 }
 
 func (s *server) serve(r io.Reader) error {

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -18,9 +17,8 @@ import (
 
 // A box is what shuts the worker in.
 type box struct {
-	name     string // what it consists of, for people
-	mayRaise bool   // a thread whose priority was lowered can get it back
-	threads  *os.File
+	name string // what it consists of, for people
+	*priority
 }
 
 // socket is descriptor 3, which the parent left us. No descriptor but it and those of standard input, output and error is ours:
@@ -61,11 +59,11 @@ func closeInherited() error {
 
 // shutIn takes from this process what it doesn't need to load and run the graph that open names.
 func shutIn(open openMessage, libraries []string) (*box, error) {
-	b := &box{mayRaise: mayRaise()}
-	var err error
-	if b.threads, err = os.Open("/proc/self/task"); err != nil { // out of reach later
+	p, err := newPriority()
+	if err != nil {
 		return nil, err
 	}
+	b := &box{priority: p}
 	if err := limit(open.DataLimit); err != nil {
 		return nil, err
 	}
@@ -143,54 +141,4 @@ func dataSize() (int64, error) {
 		}
 	}
 	return 0, errors.New("/proc/self/status has no line VmData")
-}
-
-func lowest() error {
-	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0)
-}
-
-func usual(thread int) error {
-	return unix.SchedSetAttr(thread, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}, 0)
-}
-
-// lowered runs f on a thread of its own that the kernel runs only where nobody else wants to. Nobody but root may raise a thread
-// again, so this one ends with f. Where it can't be lowered, f runs as it is.
-func lowered(f func()) {
-	onThread(func() {
-		_ = lowest()
-		f()
-	})
-}
-
-// onThread runs f on a thread that ends with it.
-func onThread(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked
-		f()
-	}()
-	<-done
-}
-
-// mayRaise finds out by trying whether a lowered thread can be raised.
-func mayRaise() (may bool) {
-	onThread(func() { may = lowest() == nil && usual(0) == nil })
-	return may
-}
-
-// raise gives all threads the usual priority: those that a graph's loading left behind have that of the loading.
-func (b *box) raise() {
-	if b.threads == nil {
-		return
-	}
-	list, err := b.threads.ReadDir(-1)
-	if err != nil {
-		return
-	}
-	for _, e := range list {
-		if id, err := strconv.Atoi(e.Name()); err == nil {
-			_ = usual(id) // it may have ended, or the right to may be missing: then none was lowered that stays
-		}
-	}
 }

@@ -2,7 +2,6 @@ package worker_test
 
 import (
 	"bufio"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,10 +17,6 @@ import (
 	"modelgate/inference/engine/enginetest"
 	"modelgate/inference/engine/worker"
 )
-
-func testLogger(t testing.TB) *slog.Logger {
-	return slog.New(slog.NewTextHandler(t.Output(), nil))
-}
 
 // What the worker of a probe sees is what a graph that took it over could use.
 func TestWalls(t *testing.T) {
@@ -78,7 +73,10 @@ func TestWalls(t *testing.T) {
 // Until it is live, a worker computes only where nobody else wants to.
 func TestPriority(t *testing.T) {
 	s := enginetest.Open(t, newEngine(t, worker.Options{}, "probe", "-"), divide())
-	const idle, usual = "5", "0"
+	idle, usual := "5", "0"
+	if os.Geteuid() != 0 {
+		idle = "3" // what can't be raised again isn't lowered as far
+	}
 	if got, want := ask(t, s, "scheduling"), idle+" "+idle; got != want {
 		t.Errorf("before it is live: %s, want %s", got, want)
 	}

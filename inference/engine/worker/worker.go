@@ -14,9 +14,10 @@ import (
 
 // Options configure an Engine.
 type Options struct {
-	// Command starts a worker: the path of a program that calls Serve with descriptor 3, and its arguments.
-	Command []string
-	Logger  *slog.Logger
+	// Path is the absolute path of a program that calls Serve when it is started with Args, of which the first is its name.
+	Path   string
+	Args   []string
+	Logger *slog.Logger
 	// LoadTimeout is how long loading a graph may take; 0: five minutes. What takes longer is killed.
 	LoadTimeout time.Duration
 	// Grace is how long a worker may take to end a run that was cancelled, to read a message, and to end; 0: five seconds. One
@@ -31,8 +32,8 @@ type Options struct {
 
 func (o Options) check() error {
 	switch {
-	case len(o.Command) == 0 || !filepath.IsAbs(o.Command[0]):
-		return fmt.Errorf("the command of a worker is %q: it must begin with an absolute path", o.Command)
+	case !filepath.IsAbs(o.Path) || len(o.Args) == 0:
+		return fmt.Errorf("a worker is %q, started with %q: it needs an absolute path, and a name at least", o.Path, o.Args)
 	case o.Logger == nil:
 		return errors.New("a worker needs a logger")
 	case o.LoadTimeout < 0 || o.Grace < 0 || o.DataLimit < 0 || o.MaxData < 0:
@@ -62,8 +63,9 @@ func (o Options) withDefaults() Options {
 // of itself. A run of several rows gets engine.ErrCrashed. A worker that doesn't end a cancelled run is killed; that run gets its
 // context's error.
 //
-// Until Live is called on its session, a worker computes only where nobody else wants to (SCHED_IDLE, with the idle class for
-// reading from disks that comes with it).
+// Until Live is called on its session, a worker loads and computes only where nobody else wants to (SCHED_IDLE, with the idle class
+// for reading from disks that comes with it), and after three seconds of waiting for a tenth of what others get. Without root's
+// rights it is a tenth from the start; with several threads a run, which couldn't be raised again, it is no less than others.
 type Engine struct{ o Options }
 
 // New returns an Engine. No process is started before a graph is opened.
