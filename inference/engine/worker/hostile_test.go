@@ -199,6 +199,12 @@ func TestWorkerThatIsNone(t *testing.T) {
 		if err == nil || errors.Is(err, engine.ErrGraph) {
 			t.Errorf("%s: %v, want an error that isn't the graph's", does, err)
 		}
+		if err := newEngine(t, worker.Options{}, does, "-").Try(t.Context()); err == nil {
+			t.Errorf("%s was tried with success", does)
+		}
+	}
+	if err := newEngine(t, worker.Options{}, "ort", enginetest.Library(t)).Try(t.Context()); err != nil {
+		t.Error(err)
 	}
 	o := options("ort")
 	o.Path = "/no/such/program"

@@ -75,7 +75,7 @@ func options(args ...string) worker.Options {
 	return worker.Options{Path: exe, Args: append([]string{"modelgate", "worker"}, args...), Logger: slog.Default()}
 }
 
-func newEngine(t testing.TB, o worker.Options, args ...string) engine.Engine {
+func newEngine(t testing.TB, o worker.Options, args ...string) *worker.Engine {
 	t.Helper()
 	o.Path, o.Args = options(args...).Path, options(args...).Args
 	o.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))

@@ -65,7 +65,7 @@ type message struct {
 // openMessage says what a worker is to load.
 type openMessage struct {
 	Protocol  int    `json:"protocol"`
-	Path      string `json:"path"`
+	Path      string `json:"path"` // of the graph; empty: there is none, and nothing will be run
 	Threads   int    `json:"threads"`
 	DataLimit int64  `json:"data_limit"` // bytes beyond what the worker has at its start; 0: no limit
 	MaxData   int64  `json:"max_data"`   // bytes of tensors in a message

@@ -94,6 +94,9 @@ func (s *server) load() error {
 	if err := s.send(jsonMessage(kindHello, helloMessage{Protocol: protocolVersion, Walls: s.box.name})); err != nil {
 		return err
 	}
+	if s.open.Path == "" {
+		return s.send(jsonMessage(kindOpened, openedMessage{}))
+	}
 	s.run(func() {
 		s.session, err = eng.Open(context.Background(), s.open.Path, engine.Options{Threads: s.open.Threads})
 	})
@@ -123,6 +126,9 @@ func (s *server) serve(r io.Reader) error {
 		}
 		switch m.kind {
 		case kindRun:
+			if s.session == nil {
+				return fmt.Errorf("%w: a run without a graph", errProtocol)
+			}
 			ctx, err := s.begin(m.id)
 			if err != nil {
 				return err

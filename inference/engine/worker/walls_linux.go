@@ -71,11 +71,14 @@ func shutIn(open openMessage, libraries []string) (*box, error) {
 		return nil, fmt.Errorf("no_new_privs: %w", e)
 	}
 	b.name = "no new rights, resource limits"
-	path, err := filepath.EvalSymlinks(open.Path)
-	if err != nil {
-		path = open.Path // the engine says what is wrong with it
+	reads := append([]string{"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"}, libraries...)
+	if open.Path != "" {
+		path, err := filepath.EvalSymlinks(open.Path)
+		if err != nil {
+			path = open.Path // the engine says what is wrong with it
+		}
+		reads = append(reads, filepath.Dir(open.Path), filepath.Dir(path))
 	}
-	reads := append([]string{filepath.Dir(open.Path), filepath.Dir(path), "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"}, libraries...)
 	if err := confine(reads); err != nil {
 		return nil, err
 	}

@@ -76,6 +76,15 @@ func New(o Options) (*Engine, error) {
 	return &Engine{o.withDefaults()}, nil
 }
 
+// Try starts a worker and ends it, without a graph. Its error says why no worker can be started here.
+func (e *Engine) Try(ctx context.Context) error {
+	c, _, err := start(ctx, e.o, openMessage{Protocol: protocolVersion, MaxData: e.o.MaxData, Live: true})
+	if err == nil {
+		c.close()
+	}
+	return err
+}
+
 // Open loads the graph at path in a new worker. That the worker dies of it, or takes longer than it may, is the graph's fault. That
 // it couldn't be started, was killed from outside, or was kept from running by others isn't.
 func (e *Engine) Open(ctx context.Context, path string, o engine.Options) (engine.Session, error) {
