@@ -12,7 +12,7 @@ import (
 // BenchmarkRun is what the boundary costs: graphs that compute next to nothing, in process and in a worker, with inputs of the sizes
 // that texts, batches of texts, a clip and a batch of clips have.
 func BenchmarkRun(b *testing.B) {
-	engines := map[string]func(testing.TB) engine.Engine{"process": real, "none": func(t testing.TB) engine.Engine {
+	engines := map[string]func(testing.TB) engine.Engine{"process": serving, "none": func(t testing.TB) engine.Engine {
 		e, err := ort.Open(ort.Options{LibraryPath: enginetest.Library(t)})
 		if err != nil {
 			t.Fatal(err)
@@ -48,7 +48,7 @@ func BenchmarkRun(b *testing.B) {
 
 // BenchmarkOpen is what a worker of its own adds to a load.
 func BenchmarkOpen(b *testing.B) {
-	e := real(b)
+	e := serving(b)
 	for b.Loop() {
 		s := enginetest.Open(b, e, enginetest.MLP(16, 8, 3, 1))
 		if err := s.Close(); err != nil {

@@ -37,7 +37,9 @@ type child struct {
 	flying  int    // how many runs were in flight at the death
 	reason  error  // why we killed it; nil: we didn't
 
-	outputs atomic.Int64 // how many tensors a result has; 0: not known yet
+	outputs  atomic.Int64  // how many tensors a result has; 0: not known yet
+	answered atomic.Bool   // a run came out well
+	took     time.Duration // to start, load included; not changed once start has returned
 }
 
 type answer struct {
@@ -81,6 +83,7 @@ func start(ctx context.Context, o Options, open openMessage) (*child, openedMess
 		c.logLast()
 		return nil, openedMessage{}, err
 	}
+	c.took = time.Since(c.born)
 	return c, opened, nil
 }
 
@@ -333,6 +336,9 @@ func (c *child) deliver(m message) error {
 	c.mu.Unlock()
 	if !ok {
 		return fmt.Errorf("%w: an answer to run %d, which waits for none", errProtocol, m.id)
+	}
+	if a.err == nil {
+		c.answered.Store(true)
 	}
 	answered <- a
 	return nil

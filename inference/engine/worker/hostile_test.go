@@ -43,7 +43,7 @@ func checkDivides(t *testing.T, s engine.Session, x, y int64) {
 
 // A request that kills the process gets an error. Those beside it, and those after it, get their answers.
 func TestRunThatKills(t *testing.T) {
-	s := enginetest.Open(t, real(t), divide())
+	s := enginetest.Open(t, serving(t), divide())
 	checkDivides(t, s, 7, 2)
 	var others sync.WaitGroup
 	for i := range int64(4) {
@@ -62,7 +62,7 @@ func TestRunThatKills(t *testing.T) {
 
 // In a batch only the request that kills fails, since who joined the batch runs its rows one by one.
 func TestRowThatKills(t *testing.T) {
-	s := enginetest.Open(t, real(t), divide())
+	s := enginetest.Open(t, serving(t), divide())
 	b := batch.New(batch.Options[[2]int64]{Workers: 1}, func(ctx context.Context, in [][2]int64) ([]int64, error) {
 		var x, y []int64
 		for _, p := range in {
@@ -98,7 +98,7 @@ func TestRowThatKills(t *testing.T) {
 
 // Whoever kills the worker from outside fails nobody: what was in flight runs again.
 func TestKilledFromOutside(t *testing.T) {
-	s := enginetest.Open(t, real(t), divide())
+	s := enginetest.Open(t, serving(t), divide())
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	for i := range int64(8) {
@@ -130,7 +130,7 @@ func TestLoadThatKills(t *testing.T) {
 		Node("Div", []string{"a", "b"}, []string{"c"}).
 		Node("Add", []string{"x", "c"}, []string{"y"}).
 		Output("y", enginetest.Int64, "batch")
-	checkRefused(t, real(t), g)
+	checkRefused(t, serving(t), g)
 }
 
 func openGraph(ctx context.Context, t *testing.T, e engine.Engine, g *enginetest.Graph) (engine.Session, error) {

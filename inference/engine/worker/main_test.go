@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -86,8 +87,8 @@ func newEngine(t testing.TB, o worker.Options, args ...string) *worker.Engine {
 	return e
 }
 
-// real is the engine that serves.
-func real(t testing.TB) engine.Engine {
+// serving is the engine that serves.
+func serving(t testing.TB) engine.Engine {
 	return newEngine(t, worker.Options{}, "ort", enginetest.Library(t))
 }
 
@@ -97,7 +98,8 @@ type probe struct{ does string }
 func (p probe) Open(_ context.Context, path string, _ engine.Options) (engine.Session, error) {
 	switch p.does {
 	case "spin":
-		for {
+		for n := 0; ; n++ {
+			runtime.KeepAlive(n)
 		}
 	case "sleep":
 		select {}

@@ -160,8 +160,10 @@ func (s *session) announceLocked() {
 	s.changed = make(chan struct{})
 }
 
+// A worker that lived for long is started anew at once. One that has at least answered something waits for as long as its start took:
+// so deaths in a row keep half a processor free of starts, and callers wait no longer than they must. Else the gaps get longer.
 const (
-	calm     = 10 * time.Second // a worker that lived for longer is started anew at once
+	calm     = 10 * time.Second
 	firstGap = 50 * time.Millisecond
 	maxGap   = 5 * time.Second
 )
@@ -181,8 +183,11 @@ func (s *session) supervise(ctx context.Context, c *child) {
 		s.replace(c, nil)
 		s.o.Logger.Error("a worker died", "graph", s.open.Path, "runs", c.death.flying, "error", c.death)
 		c.logLast()
-		if time.Since(c.born) > calm {
+		switch {
+		case time.Since(c.born) > calm:
 			gap = 0
+		case c.answered.Load():
+			gap = min(c.took, maxGap)
 		}
 		if c, gap = s.restart(ctx, gap); c == nil {
 			return

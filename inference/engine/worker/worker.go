@@ -58,7 +58,7 @@ func (o Options) withDefaults() Options {
 // An Engine opens each graph in a worker process of its own. It is safe for concurrent use, and holds nothing: what there is
 // belongs to the sessions.
 //
-// A worker that dies is started anew, at once the first time and later and later while it goes on dying. What was in flight when
+// A worker that dies is started anew: at once the first time, and later where it goes on dying. What was in flight when
 // it died: a run of one row is tried once more with no other beside it, unless it was the only one in flight and the worker died
 // of itself. A run of several rows gets engine.ErrCrashed. A worker that doesn't end a cancelled run is killed; that run gets its
 // context's error.

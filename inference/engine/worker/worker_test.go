@@ -6,4 +6,4 @@ import (
 	"modelgate/inference/engine/enginetest"
 )
 
-func TestEngine(t *testing.T) { enginetest.Run(t, real) }
+func TestEngine(t *testing.T) { enginetest.Run(t, serving) }
