@@ -1,49 +1,102 @@
 package worker_test
 
 import (
-	"fmt"
+	"os"
+	"strconv"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"modelgate/inference/engine"
 	"modelgate/inference/engine/enginetest"
 	"modelgate/inference/engine/ort"
+	"modelgate/inference/engine/worker"
 )
 
-// BenchmarkRun is what the boundary costs: graphs that compute next to nothing, in process and in a worker, with inputs of the sizes
-// that texts, batches of texts, a clip and a batch of clips have.
+// widest is a graph that computes next to nothing: what is left is what the boundary costs.
+func widest() *enginetest.Graph {
+	return enginetest.NewGraph().Input("x", enginetest.Float, "batch", "n").
+		Node("ReduceMax", []string{"x"}, []string{"y"}, enginetest.IntsAttr("axes", 1), enginetest.IntAttr("keepdims", 0)).
+		Output("y", enginetest.Float, "batch")
+}
+
+// blocks multiplies as much as a text model of six layers of 384 does for as many tokens as the batch has rows.
+func blocks() *enginetest.Graph {
+	const width, hidden = 384, 1536
+	g := enginetest.NewGraph().Input("x", enginetest.Float, "batch", width)
+	last := "x"
+	for i := range 9 {
+		n := strconv.Itoa(i)
+		g.Init("a"+n, enginetest.Tensor{Shape: []int64{width, hidden}, Data: enginetest.Random(1, width*hidden)}).
+			Init("b"+n, enginetest.Tensor{Shape: []int64{hidden, width}, Data: enginetest.Random(2, width*hidden)}).
+			Node("MatMul", []string{last, "a" + n}, []string{"h" + n}).
+			Node("Tanh", []string{"h" + n}, []string{"t" + n}).
+			Node("MatMul", []string{"t" + n, "b" + n}, []string{"m" + n}).
+			Node("Tanh", []string{"m" + n}, []string{"o" + n})
+		last = "o" + n
+	}
+	return g.Node("ReduceMax", []string{last}, []string{"y"}, enginetest.IntsAttr("axes", 1), enginetest.IntAttr("keepdims", 0)).
+		Output("y", enginetest.Float, "batch")
+}
+
+// BenchmarkRun is a run in process and in a worker: of a graph that does nothing, with inputs of the sizes that texts, batches of
+// texts, a clip and a batch of clips have, and of one that computes like a small text model. cpu-us/op counts both processes.
 func BenchmarkRun(b *testing.B) {
-	engines := map[string]func(testing.TB) engine.Engine{"process": serving, "none": func(t testing.TB) engine.Engine {
+	none := func(t testing.TB) engine.Engine {
 		e, err := ort.Open(ort.Options{LibraryPath: enginetest.Library(t)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return e
-	}}
-	sum := enginetest.NewGraph().Input("x", enginetest.Float, "batch", "n").
-		Init("axis", enginetest.Tensor{Shape: []int64{1}, Data: []int64{1}}).
-		Node("ReduceMax", []string{"x"}, []string{"y"}, enginetest.IntsAttr("axes", 1), enginetest.IntAttr("keepdims", 0)).
-		Output("y", enginetest.Float, "batch")
-	for _, isolation := range []string{"none", "process"} {
-		for _, c := range []struct {
-			name    string
-			rows, n int64
-		}{{"256B", 1, 64}, {"16KiB", 8, 512}, {"256KiB", 8, 8192}, {"9.2MiB", 1, 16 * 3 * 224 * 224}, {"37MiB", 4, 16 * 3 * 224 * 224}} {
-			b.Run(fmt.Sprintf("size=%s/isolation=%s", c.name, isolation), func(b *testing.B) {
-				s := enginetest.Open(b, engines[isolation](b), sum)
-				if live, ok := s.(engine.Candidate); ok {
-					if err := live.Live(b.Context()); err != nil {
-						b.Fatal(err)
-					}
-				}
-				in := []engine.Tensor{{Shape: []int64{c.rows, c.n}, Data: make([]float32, c.rows*c.n)}}
-				for b.Loop() {
-					if _, err := s.Run(b.Context(), in); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
+	}
+	for _, c := range []struct {
+		name    string
+		graph   *enginetest.Graph
+		rows, n int64
+	}{
+		{"256B", widest(), 1, 64}, {"16KiB", widest(), 8, 512}, {"256KiB", widest(), 8, 8192},
+		{"9.2MiB", widest(), 1, 16 * 3 * 224 * 224}, {"37MiB", widest(), 4, 16 * 3 * 224 * 224}, {"text", blocks(), 32, 384},
+	} {
+		b.Run("input="+c.name+"/isolation=none", func(b *testing.B) { benchmark(b, none(b), c.graph, c.rows, c.n) })
+		b.Run("input="+c.name+"/isolation=process", func(b *testing.B) { benchmark(b, serving(b), c.graph, c.rows, c.n) })
+	}
+}
+
+func benchmark(b *testing.B, e engine.Engine, g *enginetest.Graph, rows, n int64) {
+	s := enginetest.Open(b, e, g)
+	if live, ok := s.(engine.Candidate); ok {
+		if err := live.Live(b.Context()); err != nil {
+			b.Fatal(err)
 		}
 	}
+	in := []engine.Tensor{{Shape: []int64{rows, n}, Data: make([]float32, rows*n)}}
+	if _, err := s.Run(b.Context(), in); err != nil {
+		b.Fatal(err)
+	}
+	before := processors(b, s)
+	for b.Loop() {
+		if _, err := s.Run(b.Context(), in); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64((processors(b, s)-before).Microseconds())/float64(b.N), "cpu-us/op")
+}
+
+// processors is for how long this process and the worker of s have run.
+func processors(b *testing.B, s engine.Session) time.Duration {
+	b.Helper()
+	var sum time.Duration
+	for _, pid := range []int{os.Getpid(), worker.PID(s)} {
+		var t unix.Timespec
+		if pid != 0 {
+			if err := unix.ClockGettime(int32(^pid<<3|2), &t); err != nil {
+				b.Fatal(err)
+			}
+		}
+		sum += time.Duration(t.Nano())
+	}
+	return sum
 }
 
 // BenchmarkOpen is what a worker of its own adds to a load.
