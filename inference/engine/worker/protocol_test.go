@@ -101,6 +101,11 @@ func TestMessagesThatAreRefused(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, m, err)
 		}
 	}
+	long := encode(t, message{kind: kindRun, id: 1, tensors: []engine.Tensor{{Shape: []int64{2}, Data: []int64{1, 2}}}})
+	long[headerSize+16] = 1
+	if m, err := readMessage(bytes.NewReader(long), testMaxData); !errors.Is(err, errProtocol) {
+		t.Errorf("two elements for one: %+v, %v", m, err)
+	}
 	flag := encode(t, message{kind: kindRun, id: 1, tensors: []engine.Tensor{{Shape: []int64{1}, Data: []bool{true}}}})
 	flag[len(flag)-1] = 2
 	if _, err := readMessage(bytes.NewReader(flag), testMaxData); !errors.Is(err, errProtocol) {

@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"bufio"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -151,8 +152,12 @@ func TestNothingStays(t *testing.T) {
 			_ = unix.Kill(worker.PID(s), unix.SIGKILL)
 			checkDivides(t, s, 6, 3)
 		}
+		pid := worker.PID(s)
 		if err := s.Close(); err != nil {
 			t.Error(err)
+		}
+		if err := unix.Kill(pid, 0); !errors.Is(err, unix.ESRCH) {
+			t.Errorf("worker %d is there after Close: %v", pid, err)
 		}
 	}
 	cycle(true)
@@ -174,17 +179,46 @@ func TestNothingStays(t *testing.T) {
 	}
 }
 
-// Whoever kills the gateway leaves no worker behind.
+// Whoever kills the gateway leaves no worker behind, not even one that is stopped and doesn't see its socket close.
 func TestNoOrphan(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "model.onnx")
 	if err := divide().WriteFile(path); err != nil {
 		t.Fatal(err)
 	}
+	for name, stopped := range map[string]bool{"running": false, "stopped": true} {
+		t.Run(name, func(t *testing.T) {
+			parent, pid := startParent(t, path)
+			fd, err := unix.PidfdOpen(pid, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = unix.Close(fd) }()
+			if stopped {
+				if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := parent.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			_ = parent.Wait()
+			polled, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int((10 * time.Second).Milliseconds()))
+			if err != nil || polled != 1 {
+				_ = unix.Kill(pid, unix.SIGKILL)
+				t.Errorf("worker %d lives: %d, %v", pid, polled, err)
+			}
+		})
+	}
+}
+
+// startParent starts a process that has a worker, and says which.
+func startParent(t *testing.T, graph string) (*exec.Cmd, int) {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	parent := exec.CommandContext(t.Context(), exe, "parent", enginetest.Library(t), path)
+	parent := exec.CommandContext(t.Context(), exe, "parent", enginetest.Library(t), graph)
 	out, err := parent.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -200,17 +234,5 @@ func TestNoOrphan(t *testing.T) {
 	if err != nil || pid == 0 {
 		t.Fatalf("worker %q: %v", line, err)
 	}
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	if err := parent.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = parent.Wait()
-	polled, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int((10 * time.Second).Milliseconds()))
-	if err != nil || polled != 1 {
-		t.Errorf("worker %d lives: %d, %v", pid, polled, err)
-	}
+	return parent, pid
 }
