@@ -41,7 +41,8 @@ func blocks() *enginetest.Graph {
 }
 
 // BenchmarkRun is a run in process and in a worker: of a graph that does nothing, with inputs of the sizes that texts, batches of
-// texts, a clip and a batch of clips have, and of one that computes like a small text model. cpu-us/op counts both processes.
+// texts, a clip and a batch of clips have, and of one that
+// computes like a small text model, with a run a processor at the same time. cpu-us/op counts both processes.
 func BenchmarkRun(b *testing.B) {
 	none := func(t testing.TB) engine.Engine {
 		e, err := ort.Open(ort.Options{LibraryPath: enginetest.Library(t)})
@@ -54,16 +55,17 @@ func BenchmarkRun(b *testing.B) {
 		name    string
 		graph   *enginetest.Graph
 		rows, n int64
+		beside  int // runs at the same time, a processor
 	}{
-		{"256B", widest(), 1, 64}, {"16KiB", widest(), 8, 512}, {"256KiB", widest(), 8, 8192},
-		{"9.2MiB", widest(), 1, 16 * 3 * 224 * 224}, {"37MiB", widest(), 4, 16 * 3 * 224 * 224}, {"text", blocks(), 32, 384},
+		{"256B", widest(), 1, 64, 0}, {"16KiB", widest(), 8, 512, 0}, {"256KiB", widest(), 8, 8192, 0},
+		{"9.2MiB", widest(), 1, 16 * 3 * 224 * 224, 0}, {"37MiB", widest(), 4, 16 * 3 * 224 * 224, 0}, {"text", blocks(), 32, 384, 1},
 	} {
-		b.Run("input="+c.name+"/isolation=none", func(b *testing.B) { benchmark(b, none(b), c.graph, c.rows, c.n) })
-		b.Run("input="+c.name+"/isolation=process", func(b *testing.B) { benchmark(b, serving(b), c.graph, c.rows, c.n) })
+		b.Run("input="+c.name+"/isolation=none", func(b *testing.B) { benchmark(b, none(b), c.graph, c.rows, c.n, c.beside) })
+		b.Run("input="+c.name+"/isolation=process", func(b *testing.B) { benchmark(b, serving(b), c.graph, c.rows, c.n, c.beside) })
 	}
 }
 
-func benchmark(b *testing.B, e engine.Engine, g *enginetest.Graph, rows, n int64) {
+func benchmark(b *testing.B, e engine.Engine, g *enginetest.Graph, rows, n int64, beside int) {
 	s := enginetest.Open(b, e, g)
 	if live, ok := s.(engine.Candidate); ok {
 		if err := live.Live(b.Context()); err != nil {
@@ -75,12 +77,26 @@ func benchmark(b *testing.B, e engine.Engine, g *enginetest.Graph, rows, n int64
 		b.Fatal(err)
 	}
 	before := processors(b, s)
-	for b.Loop() {
-		if _, err := s.Run(b.Context(), in); err != nil {
-			b.Fatal(err)
+	b.ResetTimer()
+	if beside == 0 {
+		for range b.N {
+			run(b, s, in)
 		}
+	} else {
+		b.SetParallelism(beside)
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				run(b, s, in)
+			}
+		})
 	}
 	b.ReportMetric(float64((processors(b, s)-before).Microseconds())/float64(b.N), "cpu-us/op")
+}
+
+func run(b *testing.B, s engine.Session, in []engine.Tensor) {
+	if _, err := s.Run(b.Context(), in); err != nil {
+		b.Error(err)
+	}
 }
 
 // processors is for how long this process and the worker of s have run.

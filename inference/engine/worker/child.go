@@ -153,7 +153,7 @@ func (c *child) load(ctx context.Context, open openMessage) (o openedMessage, er
 		case ready:
 			err := m.decode(kindOpened, &o)
 			c.outputs.Store(int64(len(o.Outputs)))
-			c.o.Logger.Debug("a worker has loaded a graph", "graph", open.Path, "pid", c.cmd.Process.Pid, "walls", hello.Walls)
+			c.o.Logger.Debug("a worker is ready", "graph", open.Path, "pid", c.cmd.Process.Pid, "walls", hello.Walls)
 			return o, err
 		}
 		if err := m.decode(kindHello, &hello); err != nil {

@@ -122,6 +122,21 @@ func TestKilledFromOutside(t *testing.T) {
 	all.Wait()
 }
 
+// What a service manager or a terminal sends to all processes of the gateway is the gateway's to heed.
+func TestSignalsOfTheGateway(t *testing.T) {
+	s := enginetest.Open(t, serving(t), divide())
+	was := worker.PID(s)
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP} {
+		if err := unix.Kill(was, sig); err != nil {
+			t.Fatal(err)
+		}
+		checkDivides(t, s, 6, 2)
+	}
+	if worker.PID(s) != was {
+		t.Error("the worker has ended")
+	}
+}
+
 // A graph that kills the process that loads it is refused.
 func TestLoadThatKills(t *testing.T) {
 	one := func(v int64) enginetest.Tensor { return enginetest.Tensor{Shape: []int64{1}, Data: []int64{v}} }

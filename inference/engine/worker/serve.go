@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os/signal"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"modelgate/inference/engine"
 )
@@ -26,6 +28,8 @@ type Host struct {
 // Serve is all that a worker process does: it shuts the process in, loads the graph that the parent names on descriptor 3, and
 // answers runs until the parent shuts its end. The process is to end when Serve returns: runs may still be under way.
 func Serve(h Host) error {
+	// Service managers and terminals send these to all processes of a gateway: the gateway says when a worker ends.
+	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	conn, err := socket()
 	if err != nil {
 		return err
