@@ -23,14 +23,15 @@ import (
 	modelgatev1 "modelgate/proto/modelgate/v1"
 )
 
-// deadly is a LinearText whose process one word kills: the tokens' shares of a whole number are computed by a division that no
-// processor can do.
+// deadly is a LinearText whose process a word kills, or each if that is negative: there is a division in it that no processor can do.
 func deadly(vocab, word int) *enginetest.Graph {
 	x, y := make([]int64, vocab), make([]int64, vocab)
 	for i := range x {
 		x[i], y[i] = 0, 1
+		if i == word || word < 0 {
+			x[i], y[i] = math.MinInt64, -1
+		}
 	}
-	x[word], y[word] = math.MinInt64, -1
 	column := func(v []int64) enginetest.Tensor { return enginetest.Tensor{Shape: []int64{int64(vocab), 1}, Data: v} }
 	return enginetest.NewGraph().
 		Input("input_ids", enginetest.Int64, "batch", "length").
@@ -69,10 +70,62 @@ func serveDeadly(t *testing.T) *process {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "metrics.json"), []byte(`{"eval_f1": 0.9}`), 0o600); err != nil {
+	rate(t, dir, 0.9)
+	return w.ready(t, "--isolation", "process")
+}
+
+func rate(t *testing.T, dir string, f1 float64) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, "metrics.json"), fmt.Appendf(nil, `{"eval_f1": %v}`, f1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return w.ready(t, "--isolation", "process")
+}
+
+// A candidate that kills whoever loads it, or warms it up, is refused for good. What serves goes on.
+func TestCandidateThatKills(t *testing.T) {
+	one := func(v int64) enginetest.Tensor { return enginetest.Tensor{Shape: []int64{1}, Data: []int64{v}} }
+	atLoad := func() *enginetest.Graph {
+		return deadly(len(enginetest.Words())+2, 1).Init("least", one(math.MinInt64)).Init("minus", one(-1)).
+			Node("Div", []string{"least", "minus"}, []string{"never"}).Output("never", enginetest.Int64, 1)
+	}
+	always := func() *enginetest.Graph { return deadly(len(enginetest.Words())+2, -1) }
+	for name, graph := range map[string]func() *enginetest.Graph{"load": atLoad, "warm-up": always} {
+		t.Run(name, func(t *testing.T) {
+			w := newTestbed(t)
+			if err := publish("1", filepath.Join(w.models(), "text", "1"), "0.8"); err != nil {
+				t.Fatal(err)
+			}
+			p := w.ready(t, "--isolation", "process")
+			next := filepath.Join(w.dir, "next")
+			if err := (enginetest.TextBundle{}).Write(next); err != nil {
+				t.Fatal(err)
+			}
+			if err := graph().WriteFile(filepath.Join(next, "model.onnx")); err != nil {
+				t.Fatal(err)
+			}
+			rate(t, next, 0.99)
+			if err := os.Rename(next, filepath.Join(w.models(), "text", "2")); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			err := p.await(ctx, func(m *modelgatev1.Model) bool {
+				d := m.GetLastDecision()
+				return d.GetCandidate().GetVersion() == "2" && d.GetCode() == "quarantined" && m.GetActive().GetVersion() == "1" && strings.Contains(d.String(), "SIGFPE")
+			})
+			if err != nil {
+				t.Fatalf("%v\n%s", err, p.log())
+			}
+			conn, err := p.dial()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			if err := say(modelgatev1.NewPredictionServiceClient(conn), "nice day"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // workerOf is the process that p started, of which there is one.

@@ -3,8 +3,11 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"os"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -194,6 +197,25 @@ func TestLoadThatHangs(t *testing.T) {
 	})
 	t.Run("waits", func(t *testing.T) {
 		_, err := openGraph(t.Context(), t, newEngine(t, worker.Options{LoadTimeout: limit / 2}, "sleep", "-"), divide())
+		if err == nil || errors.Is(err, engine.ErrGraph) {
+			t.Errorf("%v, want an error that isn't the graph's", err)
+		}
+	})
+	t.Run("killed from outside", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var killer sync.WaitGroup
+		killer.Go(func() {
+			for ctx.Err() == nil {
+				for _, pid := range childrenOf(t) {
+					if line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && strings.Contains(string(line), "\x00spin\x00") {
+						_ = unix.Kill(pid, unix.SIGKILL)
+					}
+				}
+			}
+		})
+		_, err := openGraph(ctx, t, newEngine(t, worker.Options{}, "spin", "-"), divide())
+		cancel()
+		killer.Wait()
 		if err == nil || errors.Is(err, engine.ErrGraph) {
 			t.Errorf("%v, want an error that isn't the graph's", err)
 		}
