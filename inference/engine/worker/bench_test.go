@@ -21,10 +21,12 @@ func widest() *enginetest.Graph {
 		Output("y", enginetest.Float, "batch")
 }
 
-// blocks multiplies as much as a text model of six layers of 384 does for as many tokens as the batch has rows.
+// blocks multiplies as much as a text model of six layers of 384 does for as many tokens as it is given.
 func blocks() *enginetest.Graph {
 	const width, hidden = 384, 1536
-	g := enginetest.NewGraph().Input("x", enginetest.Float, "batch", width)
+	g := enginetest.NewGraph().Input("ids", enginetest.Int64, "batch").
+		Init("table", enginetest.Tensor{Shape: []int64{100, width}, Data: enginetest.Random(3, 100*width)}).
+		Node("Gather", []string{"table", "ids"}, []string{"x"})
 	last := "x"
 	for i := range 9 {
 		n := strconv.Itoa(i)
@@ -51,44 +53,48 @@ func BenchmarkRun(b *testing.B) {
 		}
 		return e
 	}
+	floats := func(rows, n int64) engine.Tensor {
+		return engine.Tensor{Shape: []int64{rows, n}, Data: make([]float32, rows*n)}
+	}
+	const clip = 16 * 3 * 224 * 224
 	for _, c := range []struct {
-		name    string
-		graph   *enginetest.Graph
-		rows, n int64
-		beside  int // runs at the same time, a processor
+		name   string
+		graph  *enginetest.Graph
+		in     engine.Tensor
+		beside bool // a run a processor at the same time
 	}{
-		{"256B", widest(), 1, 64, 0}, {"16KiB", widest(), 8, 512, 0}, {"256KiB", widest(), 8, 8192, 0},
-		{"9.2MiB", widest(), 1, 16 * 3 * 224 * 224, 0}, {"37MiB", widest(), 4, 16 * 3 * 224 * 224, 0}, {"text", blocks(), 32, 384, 1},
+		{"256B", widest(), floats(1, 64), false}, {"16KiB", widest(), floats(8, 512), false}, {"256KiB", widest(), floats(8, 8192), false},
+		{"9.2MiB", widest(), floats(1, clip), false}, {"37MiB", widest(), floats(4, clip), false},
+		{"text", blocks(), engine.Tensor{Shape: []int64{32}, Data: make([]int64, 32)}, true},
 	} {
-		b.Run("input="+c.name+"/isolation=none", func(b *testing.B) { benchmark(b, none(b), c.graph, c.rows, c.n, c.beside) })
-		b.Run("input="+c.name+"/isolation=process", func(b *testing.B) { benchmark(b, serving(b), c.graph, c.rows, c.n, c.beside) })
+		b.Run("input="+c.name+"/isolation=none", func(b *testing.B) { benchmark(b, none(b), c.graph, c.in, c.beside) })
+		b.Run("input="+c.name+"/isolation=process", func(b *testing.B) { benchmark(b, serving(b), c.graph, c.in, c.beside) })
 	}
 }
 
-func benchmark(b *testing.B, e engine.Engine, g *enginetest.Graph, rows, n int64, beside int) {
+func benchmark(b *testing.B, e engine.Engine, g *enginetest.Graph, x engine.Tensor, beside bool) {
 	s := enginetest.Open(b, e, g)
 	if live, ok := s.(engine.Candidate); ok {
 		if err := live.Live(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 	}
-	in := []engine.Tensor{{Shape: []int64{rows, n}, Data: make([]float32, rows*n)}}
+	in := []engine.Tensor{x}
 	if _, err := s.Run(b.Context(), in); err != nil {
 		b.Fatal(err)
 	}
 	before := processors(b, s)
 	b.ResetTimer()
-	if beside == 0 {
-		for range b.N {
-			run(b, s, in)
-		}
-	} else {
-		b.SetParallelism(beside)
+	if beside {
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
 				run(b, s, in)
 			}
 		})
+	} else {
+		for range b.N {
+			run(b, s, in)
+		}
 	}
 	b.ReportMetric(float64((processors(b, s)-before).Microseconds())/float64(b.N), "cpu-us/op")
 }
