@@ -48,7 +48,7 @@ func TestWalls(t *testing.T) {
 	defer func() { _ = s.Close() }()
 	within := filepath.Join(bundle, "new")
 	for question, want := range map[string]string{
-		"environment":             "MALLOC_ARENA_MAX=2",
+		"environment":             "MALLOC_ARENA_MAX=2 GOMAXPROCS=1",
 		"privileges":              "1 <nil>",
 		"read " + graph:           "<nil>",
 		"read " + elsewhere:       "open " + elsewhere + ": permission denied",
