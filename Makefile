@@ -48,6 +48,10 @@ references: ## Makes anew what inference/testdata/pytorch holds: real architectu
 kills: tools tokenizers onnxruntime ## Kills the program 50 times at any moment of a download or swap (make test: 12 times)
 	MODELGATE_KILLS=50 go test -race -count 1 -timeout 15m -run 'Kill' ./cmd/modelgate ./modelstore/disk
 
+.PHONY: test-isolation
+test-isolation: build ffmpeg ## Passes the tests of what serves with each version in a process of its own
+	MODELGATE_ISOLATION=process MODELGATE_TEST_WORKER=$(CURDIR)/bin/modelgate go test -timeout 15m ./inference ./server ./cmd/modelgate ./inference/engine/worker
+
 .PHONY: lint
 lint: tools tokenizers lint-tools ## Runs every linter
 	@tools/lint.sh

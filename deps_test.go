@@ -137,6 +137,8 @@ var onlyIn = map[string][]string{
 	"google.golang.org/grpc":                        {"server", "server/...", "clients/...", "cmd/...", "benchmarks/...", "proto/...", "tools/..."},
 	"google.golang.org/protobuf":                    {"server", "server/...", "clients/...", "cmd/...", "benchmarks/...", "proto/...", "tools/..."},
 	"github.com/yalue/onnxruntime_go":               {"inference/engine/ort"},
+	"github.com/landlock-lsm/go-landlock":           {"inference/engine/worker"},
+	"kernel.org/pub/linux/libs/security/libcap/psx": {"inference/engine/worker"},
 	"github.com/minio/minio-go/v7":                  {"s3"},
 	"github.com/spf13/cobra":                        {"cmd/...", "benchmarks/...", "tools/..."},
 	"github.com/prometheus/client_golang":           {"server", "server/...", "cmd/...", "benchmarks/..."},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"modelgate/inference/engine"
 	"modelgate/inference/text"
 )
 
@@ -16,10 +17,15 @@ type Checked struct {
 	Largest  float64 // difference of any score from a golden answer
 }
 
-// Check is Examine for those who need no details.
+// Check is Examine for who is about to serve the model: after it, the model computes at the usual priority.
 func (m *Model) Check(ctx context.Context) error {
-	_, err := m.Examine(ctx)
-	return err
+	if _, err := m.Examine(ctx); err != nil {
+		return err
+	}
+	if c, ok := m.session.(engine.Candidate); ok {
+		return c.Live(ctx)
+	}
+	return nil
 }
 
 // Examine says whether the model is what was published: whether it keeps its contract, and whether the golden answers of its bundle

@@ -3,7 +3,9 @@ package inference_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -16,13 +18,21 @@ import (
 	"modelgate/inference/engine"
 	"modelgate/inference/engine/enginetest"
 	"modelgate/inference/engine/ort"
+	"modelgate/inference/engine/worker"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newEngine(t testing.TB) engine.Engine {
 	t.Helper()
-	e, err := ort.Open(ort.Options{LibraryPath: enginetest.Library(t)})
+	library := enginetest.Library(t)
+	var e engine.Engine
+	var err error
+	if program := os.Getenv("MODELGATE_TEST_WORKER"); program != "" { // make test-isolation
+		e, err = worker.New(worker.Options{Path: program, Args: []string{"modelgate", "worker", library}, Logger: slog.New(slog.DiscardHandler)})
+	} else {
+		e, err = ort.Open(ort.Options{LibraryPath: library})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,6 +77,7 @@ func ofPrediction() table {
 		{video.ErrConfig, kind{codes.Internal, "MODEL_FAILED", 0, true}},
 		{engine.ErrInput, kind{codes.Internal, "MODEL_FAILED", 0, true}},
 		{engine.ErrGraph, kind{codes.Internal, "MODEL_FAILED", 0, true}},
+		{engine.ErrCrashed, kind{codes.Internal, "MODEL_FAILED", 0, true}},
 		{inference.ErrBundle, kind{codes.Internal, "MODEL_FAILED", 0, true}},
 		{errClipTooLarge, kind{codes.InvalidArgument, "CLIP_TOO_LARGE", 0, false}},
 		{errUploadsFull, kind{codes.ResourceExhausted, "UPLOADS_FULL", soon, false}},

@@ -40,6 +40,7 @@ func TestTables(t *testing.T) {
 		{"batch.ErrClosed", batch.ErrClosed, codes.Unavailable, codes.Unavailable},
 		{"engine.ErrClosed", engine.ErrClosed, codes.Unavailable, codes.Unavailable},
 		{"engine.ErrGraph", engine.ErrGraph, codes.Internal, codes.FailedPrecondition},
+		{"engine.ErrCrashed", engine.ErrCrashed, codes.Internal, codes.Unavailable},
 		{"engine.ErrInput", engine.ErrInput, codes.Internal, codes.Unavailable},
 		{"text.ErrInvalidUTF8", text.ErrInvalidUTF8, codes.InvalidArgument, codes.Unavailable},
 		{"text.ErrTooLong", text.ErrTooLong, codes.InvalidArgument, codes.Unavailable},

@@ -27,6 +27,7 @@ import (
 	"modelgate/inference/engine"
 	"modelgate/inference/engine/enginetest"
 	"modelgate/inference/engine/ort"
+	"modelgate/inference/engine/worker"
 	"modelgate/inference/video"
 	"modelgate/modelstore"
 	"modelgate/modelstore/dir"
@@ -62,6 +63,13 @@ func (f *faulty) Open(ctx context.Context, path string, o engine.Options) (engin
 type faultySession struct {
 	engine.Session
 	f *faulty
+}
+
+func (s *faultySession) Live(ctx context.Context) error {
+	if c, ok := s.Session.(engine.Candidate); ok {
+		return c.Live(ctx)
+	}
+	return nil
 }
 
 func (s *faultySession) Run(ctx context.Context, in []engine.Tensor) ([]engine.Tensor, error) {
@@ -160,9 +168,14 @@ func start(t testing.TB, change ...func(*config)) *gateway {
 func (g *gateway) wire(c config) {
 	t := g.t
 	t.Helper()
-	runtime, err := ort.Open(ort.Options{LibraryPath: enginetest.Library(t)})
+	library := enginetest.Library(t)
+	var err error
+	if program := os.Getenv("MODELGATE_TEST_WORKER"); program != "" { // make test-isolation
+		g.engine.Engine, err = worker.New(worker.Options{Path: program, Args: []string{"modelgate", "worker", library}, Logger: slog.New(slog.NewTextHandler(g.log, nil))})
+	} else {
+		g.engine.Engine, err = ort.Open(ort.Options{LibraryPath: library})
+	}
 	must(t, err)
-	g.engine.Engine = runtime
 	log := slog.New(slog.NewTextHandler(g.log, nil))
 	metrics, err := server.NewMetrics(g.reg)
 	must(t, err)

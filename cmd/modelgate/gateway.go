@@ -14,7 +14,6 @@ import (
 	"modelgate/cmd/modelgate/config"
 	"modelgate/inference"
 	"modelgate/inference/engine"
-	"modelgate/inference/engine/ort"
 	"modelgate/inference/text/hf"
 	"modelgate/inference/video"
 	"modelgate/modelstore"
@@ -55,7 +54,7 @@ func newGateway(ctx context.Context, c *config.Loaded, s *screen, log *slog.Logg
 	if g.registry, err = openRegistry(ctx, c, g.objects, s, log); err != nil {
 		return g, err
 	}
-	eng, err := openEngine(c)
+	eng, err := openEngine(ctx, c, log)
 	if err != nil {
 		return g, err
 	}
@@ -89,15 +88,6 @@ func newMetrics() (*server.Metrics, *prometheus.Registry, error) {
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m, err := server.NewMetrics(r)
 	return m, r, err
-}
-
-// openEngine chooses the engine. It is the only place that knows its name.
-func openEngine(c *config.Loaded) (engine.Engine, error) {
-	path, err := ort.FindLibrary(c.ONNXRuntime)
-	if err != nil {
-		return nil, fmt.Errorf("%w (onnxruntime, MODELGATE_ONNXRUNTIME or --onnxruntime)", err)
-	}
-	return ort.Open(ort.Options{LibraryPath: path, Threads: c.Threads})
 }
 
 // openDecoder makes what decodes clips for all models. Without ffmpeg there is none, and only models that take clips miss it; but one

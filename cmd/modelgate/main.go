@@ -89,7 +89,7 @@ registry, or from a folder, when their F1 improves, and swaps them in without fa
 		a.serveCommand(), a.demoCommand(), a.configCommand(), a.validateCommand(),
 		a.predictCommand(), a.modelsCommand(), a.historyCommand(), a.refreshCommand(),
 		a.promoteCommand(), a.rollbackCommand(), a.pinCommand(), a.unpinCommand(),
-		a.versionCommand(),
+		a.versionCommand(), workerCommand(),
 	)
 	return root
 }

@@ -48,6 +48,9 @@ func TestScripts(t *testing.T) {
 			} {
 				e.Setenv(name, value)
 			}
+			if isolation := os.Getenv("MODELGATE_ISOLATION"); isolation != "" { // make test-isolation
+				e.Setenv("MODELGATE_ISOLATION", isolation)
+			}
 			return nil
 		},
 	})

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -41,6 +42,9 @@ func start(env []string, dir string, args ...string) (*process, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
+	}
+	if isolation := os.Getenv("MODELGATE_ISOLATION"); isolation != "" { // make test-isolation
+		env = append(slices.Clip(env), "MODELGATE_ISOLATION="+isolation)
 	}
 	p := &process{listening: make(chan struct{}), ended: make(chan struct{})}
 	p.cmd = &exec.Cmd{Path: exe, Args: append([]string{"modelgate"}, args...), Env: env, Dir: dir, SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}

@@ -78,7 +78,7 @@ func validate(ctx context.Context, c *config.Loaded, model, dir string, try tria
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
 		return r, errors.Join(fmt.Errorf("%s is not a folder that holds a version", dir), err)
 	}
-	eng, err := openEngine(c)
+	eng, err := openEngine(ctx, c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return r, err
 	}

@@ -31,6 +31,11 @@ type Session interface {
 	Close() error
 }
 
+// A Candidate is a Session that computes only where nobody else wants to until it is told that its version serves.
+type Candidate interface {
+	Live(ctx context.Context) error
+}
+
 var (
 	// ErrClosed says that the session was closed.
 	ErrClosed = errors.New("the session is closed")
@@ -38,6 +43,10 @@ var (
 	ErrGraph = errors.New("the graph can't be used")
 	// ErrInput says that the inputs don't fit the graph: names, types or shapes.
 	ErrInput = errors.New("the inputs don't fit the graph")
+	// ErrCrashed says that the process that computes the graph ended during the run, and that the run may be why. The session
+	// stays usable. A run of several rows isn't tried again: who joined the rows runs them one by one, so that only the one that
+	// is at fault fails.
+	ErrCrashed = errors.New("the process that computes the graph ended")
 )
 
 // DType is the type of a tensor's elements.

@@ -28,6 +28,7 @@ type Config struct {
 	ONNXRuntime     string   `json:"onnxruntime" jsonschema_description:"Path of the ONNX Runtime library. Default: libonnxruntime.so beside the program."`
 	FFmpeg          string   `json:"ffmpeg" jsonschema_description:"Path of the ffmpeg program, which decodes clips. Default: the one on the PATH. Only models that take clips need it."`
 	Threads         int      `json:"threads" jsonschema_description:"Threads inside one run of a model; 0 is the engine's choice."`
+	Isolation       string   `json:"isolation" jsonschema:"enum=none,enum=process" jsonschema_description:"Where models compute. process: each version in a process of its own, shut in, which may crash without the gateway; none: in the gateway, which saves a tenth of a millisecond a run."`
 	Workers         int      `json:"workers" jsonschema_description:"Runs of a version at the same time; 0 is one a core."`
 
 	TLS    TLS    `json:"tls" jsonschema_description:"Certificates, read again when they change."`
@@ -154,7 +155,7 @@ func defaults(env func(string) string) *Config {
 		GRPCAddr: "127.0.0.1:8001", HTTPAddr: "127.0.0.1:8000",
 		DataDir:        defaultDataDir(env),
 		UpdateInterval: Duration(30 * time.Minute), KeepPrevious: Duration(10 * time.Minute), KeepVersions: 3,
-		DrainTimeout: Duration(20 * time.Second),
+		DrainTimeout: Duration(20 * time.Second), Isolation: "none",
 		Limits: Limits{TextBytes: 64 << 10, MessageBytes: 4 << 20, IDBytes: 256, BatchItems: 256, BatchConcurrency: 32, StreamWindow: 64, Streams: 1024,
 			UploadIdle: Duration(30 * time.Second), UploadTime: Duration(10 * time.Minute)},
 		Video:  Video{ClipBytes: 64 << 20, Pixels: 9 << 20, Frames: 18000, Duration: Duration(10 * time.Minute), Memory: 1 << 30, Timeout: Duration(30 * time.Second)},

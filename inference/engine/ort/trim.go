@@ -14,3 +14,6 @@ import "C"
 // trim gives freed memory back to the system. Without it glibc keeps a closed graph's weights, and cycles of loading and closing
 // grow the process.
 func trim() { C.give_back() }
+
+// Trim gives memory that loading a graph took and left back to the system.
+func Trim() { trim() }

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"modelgate/cmd/modelgate/config"
+	"modelgate/inference/engine"
+	"modelgate/inference/engine/ort"
+	"modelgate/inference/engine/worker"
+)
+
+// openEngine chooses the engine, here or in worker processes. This file is the only place that knows its name.
+func openEngine(ctx context.Context, c *config.Loaded, log *slog.Logger) (engine.Engine, error) {
+	path, err := ort.FindLibrary(c.ONNXRuntime)
+	if err != nil {
+		return nil, fmt.Errorf("%w (onnxruntime, MODELGATE_ONNXRUNTIME or --onnxruntime)", err)
+	}
+	if c.Isolation != "process" {
+		return ort.Open(ort.Options{LibraryPath: path, Threads: c.Threads})
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program, to start workers: %w", err)
+	}
+	// A test's binary is this program too, by the name that it is started with.
+	e, err := worker.New(worker.Options{Path: exe, Args: []string{filepath.Base(os.Args[0]), "worker", path}, Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	return e, e.Try(ctx)
+}
+
+// workerCommand is what openEngine starts.
+func workerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "worker LIBRARY",
+		Short:  "Compute one version for a gateway, which starts this itself",
+		Hidden: true,
+		Args:   args(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return worker.Serve(worker.Host{
+				Engine:    func() (engine.Engine, error) { return ort.Open(ort.Options{LibraryPath: args[0]}) },
+				Libraries: []string{filepath.Dir(args[0])},
+				Loaded:    ort.Trim,
+			})
+		},
+	}
+}

@@ -1,0 +1,299 @@
+package worker
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"modelgate/inference/engine"
+)
+
+// A child is one worker process, seen from the parent.
+type child struct {
+	o    Options
+	conn *net.UnixConn
+	cmd  *exec.Cmd
+	said *head
+	turn chan struct{} // of capacity 1: who has put something in writes a message, and takes it out after
+	born time.Time
+
+	hello chan message  // what answers open: hello, then opened or failed
+	gone  chan struct{} // closed when the process has ended and nothing of it is left here
+	death *deathError   // why; to be read once gone is closed
+	hurry *time.Timer   // kills the worker that doesn't end after its socket; listen's, then bury's
+
+	mu      sync.Mutex // guards the fields below; never held during a read, a write or a wait
+	pending map[uint64]chan answer
+	last    uint64 // the id that was given last
+	dead    bool   // no answer comes any more
+	flying  int    // how many runs were in flight at the death
+	reason  error  // why we killed it; nil: we didn't
+
+	outputs  atomic.Int64  // how many tensors a result has; 0: not known yet
+	answered atomic.Bool   // a run came out well
+	took     time.Duration // to start, load included; not changed once start has returned
+}
+
+type answer struct {
+	tensors []engine.Tensor
+	err     error
+}
+
+// A deathError says why a worker ended.
+type deathError struct {
+	text    string
+	ours    error // why we killed it; nil: we didn't
+	foreign bool  // somebody else killed it
+	flying  int   // the runs in flight
+}
+
+func (e *deathError) Error() string { return e.text }
+
+func (e *deathError) Unwrap() error { return e.ours }
+
+var (
+	errHung   = errors.New("it didn't do as it was told in time")
+	errClosed = errors.New("its session was closed")
+	// errUnsent says that the worker had ended before the run reached it.
+	errUnsent = errors.New("the worker has ended")
+)
+
+// spawn starts the process. Its thread waits for it to end: the kernel kills it when the thread that started it ends.
+func spawn(ctx context.Context, o Options) (*child, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	c := &child{
+		o: o, conn: ours, said: &head{}, turn: make(chan struct{}, 1), born: time.Now(),
+		hello: make(chan message, 2), gone: make(chan struct{}), pending: map[uint64]chan answer{},
+	}
+	c.cmd, err = command(ctx, o, theirs)
+	if err != nil {
+		return nil, errors.Join(err, ours.Close(), theirs.Close())
+	}
+	c.cmd.Stderr = c.said
+	started := make(chan error, 1)
+	var both sync.WaitGroup
+	both.Go(func() { wait(c.cmd, started) })
+	err = <-started
+	closeErr := theirs.Close()
+	if err != nil {
+		both.Wait()
+		return nil, errors.Join(err, ours.Close())
+	}
+	if closeErr != nil {
+		c.kill(closeErr)
+	}
+	both.Go(c.listen)
+	go func() {
+		both.Wait()
+		c.bury()
+	}()
+	return c, nil
+}
+
+// run computes one batch. Its error is errUnsent, a *deathError, ctx's, or the engine's.
+func (c *child) run(ctx context.Context, inputs []engine.Tensor) ([]engine.Tensor, error) {
+	id, answered, err := c.expect()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.send(ctx, message{kind: kindRun, id: id, tensors: inputs}); err != nil {
+		c.forget(id)
+		return nil, err
+	}
+	select {
+	case a := <-answered:
+		return a.tensors, a.err
+	case <-ctx.Done():
+	}
+	late := c.killLater()
+	defer late.Stop()
+	// Should it not get through, the answer is that the worker is gone.
+	_ = c.send(context.WithoutCancel(ctx), message{kind: kindCancel, id: id})
+	<-answered
+	return nil, ctx.Err()
+}
+
+// live has the worker compute at the usual priority from now on.
+func (c *child) live(ctx context.Context) error { return c.send(ctx, message{kind: kindLive}) }
+
+// send writes a message when its turn comes. A worker that doesn't read it is killed: half a message is none. The error is
+// engine.ErrInput where m's tensors can't be sent, ctx's before anything was written, and the death of the worker.
+func (c *child) send(ctx context.Context, m message) error {
+	buffers, err := m.frames()
+	if err != nil {
+		return fmt.Errorf("%w: %w", engine.ErrInput, err)
+	}
+	var size int64
+	for _, b := range buffers[1:] {
+		size += int64(len(b))
+	}
+	if size > c.o.MaxData {
+		return fmt.Errorf("%w: %d bytes, the limit is %d", engine.ErrInput, size, c.o.MaxData)
+	}
+	select {
+	case c.turn <- struct{}{}:
+	case <-c.gone:
+		return c.death
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	err = c.conn.SetWriteDeadline(time.Now().Add(c.o.Grace))
+	if err == nil {
+		_, err = buffers.WriteTo(c.conn)
+	}
+	<-c.turn
+	if err == nil {
+		return nil
+	}
+	if !gone(err) {
+		c.kill(fmt.Errorf("%w: %w", errHung, err))
+	}
+	<-c.gone
+	return c.death
+}
+
+// expect makes room for the answer to a run.
+func (c *child) expect() (uint64, chan answer, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		return 0, nil, errUnsent
+	}
+	c.last++
+	answered := make(chan answer, 1)
+	c.pending[c.last] = answered
+	return c.last, answered, nil
+}
+
+func (c *child) forget(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pending, id)
+}
+
+// listen gives each answer to who waits for it, until the worker shuts its end. One that breaks the protocol is killed.
+func (c *child) listen() {
+	r := bufio.NewReaderSize(c.conn, 64<<10)
+	for {
+		m, err := readMessage(r, c.o.MaxData)
+		if err == nil {
+			err = c.deliver(m)
+		}
+		if err != nil && !gone(err) {
+			c.kill(err)
+		}
+		if err != nil {
+			break
+		}
+	}
+	c.mu.Lock()
+	c.dead, c.flying = true, len(c.pending)
+	c.mu.Unlock()
+	c.hurry = c.killLater() // a worker has no reason to live beyond its socket
+}
+
+// gone says whether err comes of a process at the other end that has ended, in the middle of a message or not.
+func gone(err error) bool {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// killLater kills the worker when the grace has passed.
+func (c *child) killLater() *time.Timer {
+	return time.AfterFunc(c.o.Grace, func() { c.kill(errHung) })
+}
+
+func (c *child) deliver(m message) error {
+	if m.id == 0 {
+		select {
+		case c.hello <- m:
+			return nil
+		default:
+			return fmt.Errorf("%w: a message of kind %d that nobody waits for", errProtocol, m.kind)
+		}
+	}
+	a := answer{tensors: m.tensors}
+	switch {
+	case m.kind == kindFailed:
+		a.err = m.asError()
+	case m.kind != kindResult:
+		return fmt.Errorf("%w: an answer of kind %d", errProtocol, m.kind)
+	case int64(len(m.tensors)) != c.outputs.Load():
+		return fmt.Errorf("%w: %d outputs, the graph has %d", errProtocol, len(m.tensors), c.outputs.Load())
+	}
+	c.mu.Lock()
+	answered, ok := c.pending[m.id]
+	delete(c.pending, m.id)
+	c.mu.Unlock()
+	if !ok {
+		return fmt.Errorf("%w: an answer to run %d, which waits for none", errProtocol, m.id)
+	}
+	if a.err == nil {
+		c.answered.Store(true)
+	}
+	answered <- a
+	return nil
+}
+
+// kill ends the process, for the first reason that is given. It may have ended by itself.
+func (c *child) kill(reason error) {
+	c.mu.Lock()
+	if c.reason == nil {
+		c.reason = reason
+	}
+	c.mu.Unlock()
+	_ = c.cmd.Process.Kill()
+}
+
+// close has the worker end, and kills it if it doesn't.
+func (c *child) close() {
+	c.mu.Lock()
+	if c.reason == nil {
+		c.reason = errClosed
+	}
+	c.mu.Unlock()
+	late := c.killLater()
+	defer late.Stop()
+	_ = c.conn.CloseWrite() // fails only where the worker is gone
+	<-c.gone
+}
+
+// bury says why the process ended, and tells all who wait for an answer. It is called once, when the process is reaped and all
+// that it wrote is read.
+func (c *child) bury() {
+	c.mu.Lock()
+	d := &deathError{ours: c.reason, flying: c.flying}
+	left := c.pending
+	c.pending = nil
+	c.mu.Unlock()
+	d.text, d.foreign = c.said.epitaph(c.cmd.ProcessState, d.ours)
+	c.death = d
+	c.hurry.Stop()
+	_ = c.conn.Close()
+	close(c.gone)
+	for _, answered := range left {
+		answered <- answer{err: d}
+	}
+}
+
+// logLast logs what the worker said on its standard error.
+func (c *child) logLast() {
+	if said := c.said.String(); said != "" {
+		c.o.Logger.Warn("a worker said", "pid", c.cmd.Process.Pid, "text", said)
+	}
+}

@@ -1,0 +1,101 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// socketFD is the worker's end of the socket, in the worker.
+const socketFD = 3
+
+// socketBuffer is how much of a message fits into the socket: the more, the fewer turns a large tensor takes. The system may
+// allow less.
+const socketBuffer = 1 << 20 // bytes
+
+// socketPair is the two ends: ours, and the file of the worker's.
+func socketPair() (*net.UnixConn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	for _, fd := range fds {
+		// Without the right to more, as much as everybody may have has to do.
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, socketBuffer) != nil {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, socketBuffer)
+		}
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "worker")
+	ours, err := connection(os.NewFile(uintptr(fds[0]), "parent"))
+	if err != nil {
+		_ = theirs.Close()
+		return nil, nil, err
+	}
+	return ours, theirs, nil
+}
+
+// connection makes a connection of f, which it closes.
+func connection(f *os.File) (*net.UnixConn, error) {
+	defer func() { _ = f.Close() }()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		_ = c.Close()
+		return nil, fmt.Errorf("descriptor %s is no Unix socket", f.Name())
+	}
+	return u, nil
+}
+
+// command is a worker to be: nothing of our environment, our folders and our descriptors is in it, but its socket.
+func command(ctx context.Context, o Options, socket *os.File) (*exec.Cmd, error) {
+	dir, err := os.MkdirTemp("", "modelgate-worker-")
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), o.Path) //nolint:gosec // the path is an option of ours
+	cmd.Args = o.Args
+	cmd.Dir = dir
+	// Two arenas, since more of them keep memory that was freed. One processor for Go, which only passes messages on there: with more
+	// of them its threads look for work, in vain, where the engine's compute.
+	cmd.Env = []string{"MALLOC_ARENA_MAX=2", "GOMAXPROCS=1"}
+	cmd.ExtraFiles = []*os.File{socket}
+	// A group of its own: what a terminal sends to the gateway isn't for it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.WaitDelay = time.Second
+	return cmd, nil
+}
+
+// wait starts cmd, says so in started, and waits until it has ended. All of it is on one thread, which lives as long as the child:
+// the kernel kills the child when the thread that started it ends. The folder that the child is in is removed at once. So it is
+// empty, nothing can be made in it, and nobody has to clean up.
+func wait(cmd *exec.Cmd, started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := cmd.Start()
+	_ = os.Remove(cmd.Dir)
+	started <- err
+	if err == nil {
+		_ = cmd.Wait() // ProcessState says it
+	}
+}
+
+// processorTime is for how long a process has run.
+func processorTime(cmd *exec.Cmd) (time.Duration, error) {
+	if s := cmd.ProcessState; s != nil {
+		return s.UserTime() + s.SystemTime(), nil
+	}
+	const sched = 2 // of the three clocks that the kernel has for each process, the exact one
+	var t unix.Timespec
+	err := unix.ClockGettime(int32(^cmd.Process.Pid<<3|sched), &t)
+	return time.Duration(t.Nano()), err
+}

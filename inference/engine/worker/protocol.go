@@ -1,0 +1,168 @@
+package worker
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+
+	"modelgate/inference/engine"
+)
+
+// protocolVersion is that of the messages below. Both ends are one program, or two that say the same number.
+const protocolVersion = 1
+
+// A kind says what a message is.
+//
+//	kind    from    id      meta                       data
+//	open    parent  0       JSON: an openMessage
+//	hello   worker  0       JSON: a helloMessage
+//	opened  worker  0       JSON: an openedMessage
+//	run     parent  of run  descriptions of tensors    their elements, one tensor after the other
+//	result  worker  of run  descriptions of tensors    their elements
+//	failed  worker  0, run  which errors it is, text
+//	cancel  parent  of run
+//	live    parent  0
+//
+// The parent begins with open. The worker says hello once it is shut in, before it touches the graph, and opened or failed
+// after. Each run has one answer, result or failed, also when it was cancelled; answers come in any order. Live ends the time in
+// which the worker computes only where nobody else wants to. When the parent shuts its end, the worker ends.
+type kind uint8
+
+const (
+	kindOpen kind = iota + 1
+	kindHello
+	kindOpened
+	kindRun
+	kindResult
+	kindFailed
+	kindCancel
+	kindLive
+	kinds // how many there are, and one
+)
+
+// Every message has a header: kind (1 byte), zero (3), length of meta (4), length of data (8), id (8). Numbers are little-endian.
+// Elements of tensors are as they lie in memory: both ends run on one machine.
+const (
+	headerSize = 24
+	maxMeta    = 1 << 20 // bytes
+)
+
+// errProtocol says that the other end sent what no end of ours sends.
+var errProtocol = errors.New("the other end doesn't keep to the protocol")
+
+// A message is one frame. The tensors of a run or result are in tensors; meta is what the others hold.
+type message struct {
+	kind    kind
+	id      uint64
+	meta    []byte
+	tensors []engine.Tensor
+}
+
+// openMessage says what a worker is to load.
+type openMessage struct {
+	Protocol  int    `json:"protocol"`
+	Path      string `json:"path"` // of the graph; empty: there is none, and nothing will be run
+	Threads   int    `json:"threads"`
+	DataLimit int64  `json:"data_limit"` // bytes beyond what the worker has at its start; 0: no limit
+	MaxData   int64  `json:"max_data"`   // bytes of tensors in a message
+	Live      bool   `json:"live"`       // compute at the usual priority from the start
+}
+
+// helloMessage says that a worker is shut in.
+type helloMessage struct {
+	Protocol int    `json:"protocol"`
+	Walls    string `json:"walls"` // what shuts it in, for the log
+}
+
+// openedMessage describes the loaded graph.
+type openedMessage struct {
+	Inputs  []engine.TensorSpec `json:"inputs"`
+	Outputs []engine.TensorSpec `json:"outputs"`
+}
+
+// jsonMessage is a message whose meta is v. What is passed here can always be encoded.
+func jsonMessage(k kind, v any) message {
+	meta, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("worker: encode %T: %v", v, err))
+	}
+	return message{kind: k, meta: meta}
+}
+
+// frames encodes m: the header and meta in the first buffer, then the elements, which aren't copied.
+func (m message) frames() (net.Buffers, error) {
+	meta, data := m.meta, net.Buffers(nil)
+	if m.kind == kindRun || m.kind == kindResult {
+		var err error
+		if meta, data, err = encodeTensors(m.tensors); err != nil {
+			return nil, err
+		}
+	}
+	if len(meta) > maxMeta {
+		return nil, fmt.Errorf("the description takes %d bytes, the limit is %d", len(meta), maxMeta)
+	}
+	size := 0
+	for _, b := range data {
+		size += len(b)
+	}
+	first := make([]byte, headerSize, headerSize+len(meta))
+	first[0] = byte(m.kind)
+	binary.LittleEndian.PutUint32(first[4:], uint32(len(meta)))
+	binary.LittleEndian.PutUint64(first[8:], uint64(size))
+	binary.LittleEndian.PutUint64(first[16:], m.id)
+	return slices.Insert(data, 0, append(first, meta...)), nil
+}
+
+// readMessage reads one message, with at most maxData bytes of elements. io.EOF means that the other end shut between messages.
+func readMessage(r io.Reader, maxData int64) (message, error) {
+	var header [headerSize]byte
+	if _, err := io.ReadFull(r, header[:]); err != nil {
+		return message{}, err
+	}
+	m := message{kind: kind(header[0]), id: binary.LittleEndian.Uint64(header[16:])}
+	meta, data := binary.LittleEndian.Uint32(header[4:]), binary.LittleEndian.Uint64(header[8:])
+	tensors := m.kind == kindRun || m.kind == kindResult
+	switch {
+	case m.kind == 0 || m.kind >= kinds || header[1]|header[2]|header[3] != 0:
+		return message{}, fmt.Errorf("%w: a header of % x", errProtocol, header)
+	case meta > maxMeta:
+		return message{}, fmt.Errorf("%w: a description of %d bytes, the limit is %d", errProtocol, meta, maxMeta)
+	case data > uint64(maxData) || data > 0 && !tensors:
+		return message{}, fmt.Errorf("%w: %d bytes of tensors in a message of kind %d, the limit is %d", errProtocol, data, m.kind, maxData)
+	}
+	m.meta = make([]byte, meta)
+	if _, err := io.ReadFull(r, m.meta); err != nil {
+		return message{}, cut(err)
+	}
+	if tensors {
+		var err error
+		if m.tensors, err = decodeTensors(m.meta, data, r); err != nil {
+			return message{}, cut(err)
+		}
+		m.meta = nil
+	}
+	return m, nil
+}
+
+// cut turns an end within a message into what it is.
+func cut(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// decode reads the meta of m, which must be of kind k, into v.
+func (m message) decode(k kind, v any) error {
+	if m.kind != k || m.id != 0 {
+		return fmt.Errorf("%w: kind %d for run %d where kind %d is due", errProtocol, m.kind, m.id, k)
+	}
+	if err := json.Unmarshal(m.meta, v); err != nil {
+		return fmt.Errorf("%w: %w", errProtocol, err)
+	}
+	return nil
+}

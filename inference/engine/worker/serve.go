@@ -1,0 +1,216 @@
+package worker
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"modelgate/inference/engine"
+)
+
+// A Host is what a worker process brings along.
+type Host struct {
+	// Engine opens the engine that computes. It is called before the process is shut in, so that it may load libraries.
+	Engine func() (engine.Engine, error)
+	// Libraries are folders and files that the engine may read later.
+	Libraries []string
+	// Loaded is called, if set, once the graph is loaded, to give back what loading took.
+	Loaded func()
+}
+
+// Serve is all that a worker process does: it shuts the process in, loads the graph that the parent names on descriptor 3, and
+// answers runs until the parent shuts its end. The process is to end when Serve returns: runs may still be under way.
+func Serve(h Host) error {
+	// Service managers and terminals send these to all processes of a gateway: the gateway says when a worker ends.
+	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	conn, err := socket()
+	if err != nil {
+		return err
+	}
+	r := bufio.NewReaderSize(conn, 64<<10)
+	s := &server{h: h, conn: conn, runs: map[uint64]context.CancelFunc{}}
+	m, err := readMessage(r, 0)
+	if err != nil {
+		return fmt.Errorf("read what to load: %w", err)
+	}
+	if err := m.decode(kindOpen, &s.open); err != nil {
+		return err
+	}
+	if err := s.load(); err != nil {
+		return errors.Join(s.send(errorMessage(0, err)), ended(r, s.open.MaxData))
+	}
+	return s.serve(r)
+}
+
+// ended waits until the parent has shut its end: it reads the answer first.
+func ended(r io.Reader, maxData int64) error {
+	for {
+		if _, err := readMessage(r, maxData); err != nil {
+			return ignoreEOF(err)
+		}
+	}
+}
+
+func ignoreEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// A server is the worker's side of one session.
+type server struct {
+	h       Host
+	conn    net.Conn
+	open    openMessage
+	session engine.Session
+	box     *box
+	live    atomic.Bool
+	work    sync.WaitGroup // the runs; the end of the process doesn't wait for them
+
+	writing sync.Mutex // held while a message is written: nothing else is done under it
+
+	mu   sync.Mutex // guards runs
+	runs map[uint64]context.CancelFunc
+}
+
+// load shuts the process in, loads the graph and tells the parent of both.
+func (s *server) load() error {
+	if s.open.Protocol != protocolVersion {
+		return fmt.Errorf("%w: the parent speaks version %d, this worker version %d: they must be of one build", errProtocol, s.open.Protocol, protocolVersion)
+	}
+	eng, err := s.h.Engine()
+	if err != nil {
+		return err
+	}
+	if s.box, err = shutIn(s.open, s.h.Libraries); err != nil {
+		return fmt.Errorf("shut the worker in: %w", err)
+	}
+	// The threads that a graph's loading leaves behind keep its priority: they may only be lowered if they can be raised again.
+	s.live.Store(s.open.Live || s.open.Threads > 1 && !s.box.mayRaise)
+	if err := s.send(jsonMessage(kindHello, helloMessage{Protocol: protocolVersion, Walls: s.box.name})); err != nil {
+		return err
+	}
+	if s.open.Path == "" {
+		return s.send(jsonMessage(kindOpened, openedMessage{}))
+	}
+	s.run(func() {
+		s.session, err = eng.Open(context.Background(), s.open.Path, engine.Options{Threads: s.open.Threads})
+	})
+	if err != nil {
+		return err
+	}
+	if s.h.Loaded != nil {
+		s.h.Loaded()
+	}
+	return s.send(jsonMessage(kindOpened, openedMessage{Inputs: s.session.Inputs(), Outputs: s.session.Outputs()}))
+}
+
+// run calls f at the priority of now.
+func (s *server) run(f func()) {
+	if s.live.Load() {
+		f()
+		return
+	}
+	s.box.lowered(f)
+}
+
+func (s *server) serve(r io.Reader) error {
+	for {
+		m, err := readMessage(r, s.open.MaxData)
+		if err != nil {
+			return ignoreEOF(err)
+		}
+		switch m.kind {
+		case kindRun:
+			if s.session == nil {
+				return fmt.Errorf("%w: a run without a graph", errProtocol)
+			}
+			ctx, err := s.begin(m.id)
+			if err != nil {
+				return err
+			}
+			s.work.Go(func() { s.answer(ctx, m) })
+		case kindCancel:
+			s.end(m.id)
+		case kindLive:
+			s.live.Store(true)
+			s.box.raise()
+		default:
+			return fmt.Errorf("%w: kind %d from a parent", errProtocol, m.kind)
+		}
+	}
+}
+
+func (s *server) begin(id uint64) (context.Context, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.runs[id] != nil {
+		cancel()
+		return nil, fmt.Errorf("%w: run %d twice at once", errProtocol, id)
+	}
+	s.runs[id] = cancel
+	return ctx, nil
+}
+
+// end ends the context of a run, which may be over.
+func (s *server) end(id uint64) {
+	s.mu.Lock()
+	cancel := s.runs[id]
+	s.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+}
+
+// answer computes a run and sends what comes of it.
+func (s *server) answer(ctx context.Context, m message) {
+	reply := message{kind: kindResult, id: m.id}
+	s.run(func() {
+		var err error
+		if reply.tensors, err = s.session.Run(ctx, m.tensors); err != nil {
+			reply = errorMessage(m.id, err)
+		}
+	})
+	s.end(m.id)
+	s.mu.Lock()
+	delete(s.runs, m.id)
+	s.mu.Unlock()
+	// A parent that doesn't read any more is gone: the reader sees it too.
+	_ = s.send(reply)
+}
+
+// send writes a message. One that can't be written, because a graph gave what is no tensor, becomes an error message.
+func (s *server) send(m message) error {
+	buffers, err := m.frames()
+	if size := total(buffers); err == nil && size > s.open.MaxData {
+		err = fmt.Errorf("the outputs take %d bytes, the limit is %d", size, s.open.MaxData)
+	}
+	if err != nil {
+		if buffers, err = errorMessage(m.id, fmt.Errorf("%w: %w", engine.ErrGraph, err)).frames(); err != nil {
+			return err
+		}
+	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	_, err = buffers.WriteTo(s.conn)
+	return err
+}
+
+// total is how many bytes of elements a message has.
+func total(buffers net.Buffers) (n int64) {
+	for i, b := range buffers {
+		if i > 0 {
+			n += int64(len(b))
+		}
+	}
+	return n
+}

@@ -1,0 +1,260 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"modelgate/inference/engine"
+)
+
+// A session is one graph in one worker at a time.
+type session struct {
+	o       Options
+	opened  openedMessage
+	gate    *semaphore.Weighted // a run takes one, a run that may be a killer all
+	stop    context.CancelFunc  // has the supervisor end the worker and itself
+	stopped chan struct{}       // closed when it has
+
+	mu      sync.Mutex // guards the fields below; never held during a run, a start or a wait
+	open    openMessage
+	child   *child        // nil while there is none
+	changed chan struct{} // closed, and another put here, when child or failed changes
+	failed  int           // starts that failed since the session was opened
+	failure error         // of the last one
+	closed  bool
+	runs    int           // in progress
+	idle    chan struct{} // closed when the session is closed and its last run has ended
+}
+
+// whole is all of the gate: more than there will ever be runs.
+const whole = 1 << 30
+
+func newSession(ctx context.Context, o Options, open openMessage, c *child, opened openedMessage) *session {
+	s := &session{
+		o: o, open: open, opened: opened, child: c, gate: semaphore.NewWeighted(whole),
+		changed: make(chan struct{}), idle: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	go s.supervise(ctx, c)
+	return s
+}
+
+func (s *session) Inputs() []engine.TensorSpec  { return s.opened.Inputs }
+func (s *session) Outputs() []engine.TensorSpec { return s.opened.Outputs }
+
+// Live says that the version serves: its worker, and those that follow it, compute at the usual priority.
+func (s *session) Live(ctx context.Context) error {
+	s.mu.Lock()
+	c, was := s.child, s.open.Live
+	s.open.Live = true
+	s.mu.Unlock()
+	if was || c == nil {
+		return nil
+	}
+	var d *deathError
+	if err := c.live(ctx); err != nil && !errors.As(err, &d) { // the next worker knows
+		return fmt.Errorf("tell a worker that it is live: %w", err)
+	}
+	return nil
+}
+
+// Run is safe for concurrent use.
+func (s *session) Run(ctx context.Context, inputs []engine.Tensor) ([]engine.Tensor, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := s.begin(); err != nil {
+		return nil, err
+	}
+	defer s.end()
+	outputs, err := s.beside(ctx, inputs, 1)
+	var d *deathError
+	if !errors.As(err, &d) {
+		return outputs, err
+	}
+	lone := d.flying <= 1 && !d.foreign && d.ours == nil
+	if ctx.Err() == nil && !lone && rows(inputs) <= 1 {
+		outputs, err = s.beside(ctx, inputs, whole)
+	}
+	switch {
+	case !errors.As(err, &d):
+		return outputs, err
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	}
+	return nil, fmt.Errorf("%w: %w", engine.ErrCrashed, d)
+}
+
+// rows is how many requests inputs may hold.
+func rows(inputs []engine.Tensor) int64 {
+	if len(inputs) == 0 || len(inputs[0].Shape) == 0 {
+		return 1
+	}
+	return inputs[0].Shape[0]
+}
+
+// beside runs inputs with that share of the gate: with 1 beside others, with the whole alone.
+func (s *session) beside(ctx context.Context, inputs []engine.Tensor, share int64) ([]engine.Tensor, error) {
+	if err := s.gate.Acquire(ctx, share); err != nil {
+		return nil, err
+	}
+	defer s.gate.Release(share)
+	for {
+		c, err := s.current(ctx)
+		if err != nil {
+			return nil, err
+		}
+		outputs, err := c.run(ctx, inputs)
+		if !errors.Is(err, errUnsent) {
+			return outputs, err
+		}
+		select { // the supervisor will see it too
+		case <-c.gone:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		s.replace(c, nil)
+	}
+}
+
+// current is the worker. While there is none, it waits for the next start to succeed or fail.
+func (s *session) current(ctx context.Context) (*child, error) {
+	s.mu.Lock()
+	c, changed, failed := s.child, s.changed, s.failed
+	s.mu.Unlock()
+	for c == nil {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		s.mu.Lock()
+		c, changed = s.child, s.changed
+		failure := s.failure
+		again := s.failed != failed
+		s.mu.Unlock()
+		if c == nil && again {
+			return nil, fmt.Errorf("%w, and can't be started: %w", engine.ErrCrashed, failure)
+		}
+	}
+	return c, nil
+}
+
+// replace puts next in the place of the worker c, if c is still there.
+func (s *session) replace(c, next *child) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.child == c {
+		s.child = next
+		s.announceLocked()
+	}
+}
+
+func (s *session) announceLocked() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// A worker that lived for long is started anew at once. One that has at least answered something waits for as long as its start took:
+// so deaths in a row keep half a processor free of starts, and callers wait no longer than they must. Else the gaps get longer.
+const (
+	calm     = 10 * time.Second
+	firstGap = 50 * time.Millisecond
+	maxGap   = 5 * time.Second
+)
+
+// supervise starts the worker anew when it dies, until ctx ends.
+func (s *session) supervise(ctx context.Context, c *child) {
+	defer close(s.stopped)
+	var gap time.Duration
+	for {
+		select {
+		case <-c.gone:
+		case <-ctx.Done():
+			c.close()
+			c.logLast()
+			return
+		}
+		s.replace(c, nil)
+		s.o.Logger.Error("a worker died", "graph", s.open.Path, "runs", c.death.flying, "error", c.death)
+		c.logLast()
+		switch {
+		case time.Since(c.born) > calm:
+			gap = 0
+		case c.answered.Load():
+			gap = min(c.took, maxGap)
+		}
+		if c, gap = s.restart(ctx, gap); c == nil {
+			return
+		}
+		s.replace(nil, c)
+	}
+}
+
+// restart starts a worker after gap, and again after longer and longer ones until it lives. It returns nil when ctx ends.
+func (s *session) restart(ctx context.Context, gap time.Duration) (*child, time.Duration) {
+	for {
+		select {
+		case <-time.After(gap):
+		case <-ctx.Done():
+			return nil, 0
+		}
+		gap = min(max(2*gap, firstGap), maxGap)
+		s.mu.Lock()
+		open := s.open
+		s.mu.Unlock()
+		open.Live = true // callers wait
+		c, _, err := start(ctx, s.o, open)
+		if err == nil {
+			return c, gap
+		}
+		if ctx.Err() != nil {
+			return nil, 0
+		}
+		s.o.Logger.Error("a worker can't be started anew", "graph", open.Path, "again_in", gap, "error", err)
+		s.mu.Lock()
+		s.failed++
+		s.failure = err
+		s.announceLocked()
+		s.mu.Unlock()
+	}
+}
+
+// begin counts a run; end must follow.
+func (s *session) begin() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return engine.ErrClosed
+	}
+	s.runs++
+	return nil
+}
+
+func (s *session) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.runs--
+	if s.closed && s.runs == 0 {
+		close(s.idle)
+	}
+}
+
+// Close waits for runs in progress and ends the worker, which gives all of its memory back.
+func (s *session) Close() error {
+	s.mu.Lock()
+	if !s.closed && s.runs == 0 {
+		close(s.idle)
+	}
+	s.closed = true
+	s.mu.Unlock()
+	<-s.idle
+	s.stop()
+	<-s.stopped
+	return nil
+}
