@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -193,7 +194,10 @@ func TestUploadBudget(t *testing.T) {
 	first, err := g.predict.UploadPredict(ctx)
 	must(t, err)
 	sendAll(t, first, header(&pb.PredictRequest{Model: "video"}), chunk(make([]byte, 90<<10)), chunk(make([]byte, 90<<10)))
-	eventually(t, func() bool { return metric(t, g, "modelgate_upload_bytes") > "1" })
+	eventually(t, func() bool { // all of it is there: else it would be the first that waits for room
+		held, err := strconv.ParseFloat(metric(t, g, "modelgate_upload_bytes"), 64)
+		return err == nil && held >= 180<<10
+	})
 	second, err := g.predict.UploadPredict(t.Context())
 	must(t, err)
 	sendAll(t, second, header(&pb.PredictRequest{Model: "video"}), chunk(make([]byte, 90<<10)), chunk(make([]byte, 90<<10)))
