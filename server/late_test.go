@@ -204,6 +204,12 @@ func TestNoLateScore(t *testing.T) {
 	must(t, g.updater.Refresh(t.Context(), "fusion"))
 	_, err = g.predict.Predict(t.Context(), &pb.PredictRequest{Model: "fusion", Video: redClip()})
 	checkStatus(t, err, codes.InvalidArgument, "no text is given", "BAD_INPUT")
+	lacking := startLate(t, func(c *config) {
+		c.models, c.versions = []modelstore.ModelConfig{{Name: "text"}, {Name: "fusion"}}, []version{text(1, 0.8)}
+	})
+	lacking.awaitServing("text")
+	_, err = lacking.predict.Predict(t.Context(), &pb.PredictRequest{Model: "fusion", Text: ptr("good")})
+	checkStatus(t, err, codes.Unavailable, "fusion", "NOT_READY")
 	off := startLate(t, func(c *config) { c.options.Late = nil })
 	off.awaitServing("text", "video")
 	_, err = off.predict.Predict(t.Context(), &pb.PredictRequest{Model: "fusion", Text: ptr("good"), Video: redClip()})

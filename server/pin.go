@@ -3,6 +3,9 @@ package server
 import (
 	"context"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"modelgate/inference"
 	"modelgate/modelstore"
 )
@@ -24,34 +27,30 @@ type part struct {
 	err error
 }
 
-// pin pins what may answer requests for a model now.
+// pin pins what may answer requests for a model now. A fusion falls back if it and the two models that stand in for it are configured.
 func (s *Server) pin(ctx context.Context, model string) (*pinned, error) {
 	p := &pinned{model: model}
-	if s.fallsBack(model) {
-		p.late = s.o.Late
-		p.text.h, p.text.err = s.acquire(ctx, p.late.Text)
-		p.video.h, p.video.err = s.acquire(ctx, p.late.Video)
-	}
 	var err error
-	if p.own, err = s.acquire(ctx, model); err != nil && (p.late == nil || p.text.h == nil && p.video.h == nil) {
+	if p.own, err = s.acquire(ctx, model); s.o.Late == nil || model != s.o.Late.Fusion || unknown(err) {
+		if err != nil {
+			return nil, err
+		}
+		return p, nil
+	}
+	p.text.h, p.text.err = s.acquire(ctx, s.o.Late.Text)
+	p.video.h, p.video.err = s.acquire(ctx, s.o.Late.Video)
+	if !unknown(p.text.err) && !unknown(p.video.err) {
+		p.late = s.o.Late
+	}
+	if p.own == nil && (p.late == nil || p.text.h == nil && p.video.h == nil) {
 		p.release()
 		return nil, err
 	}
 	return p, nil
 }
 
-// fallsBack reports whether a model is the fusion and the two models that can stand in for it are there.
-func (s *Server) fallsBack(model string) bool {
-	if s.o.Late == nil || model != s.o.Late.Fusion {
-		return false
-	}
-	for _, name := range []string{model, s.o.Late.Text, s.o.Late.Video} {
-		if _, err := s.updater.Status(name); err != nil {
-			return false
-		}
-	}
-	return true
-}
+// unknown reports whether acquire found that no model of the name is configured.
+func unknown(err error) bool { return status.Code(err) == codes.NotFound }
 
 func (p *pinned) release() {
 	for _, h := range []*handle{p.own, p.text.h, p.video.h} {
