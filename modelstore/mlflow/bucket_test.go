@@ -193,22 +193,7 @@ func resumedByNextFetch(t *testing.T, r *registry) {
 	c := cut(t, r.store.URL, 0)
 	s := fromBucket(t, m, c.url, "models/mlflow", mlflow.Options{RetryWait: 1})
 	v, dir := find(t, s, "1"), t.TempDir()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	err := s.Fetch(ctx, v, dir, func(done, _ int64) {
-		if done > 1<<20 {
-			cancel()
-		}
-	})
-	if !errors.Is(err, context.Canceled) {
-		t.Fatalf("got %v, want it cancelled", err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "model.onnx")); err == nil {
-		t.Error("a half file has its final name")
-	}
-	if err := s.Fetch(t.Context(), v, dir, nil); err != nil {
-		t.Fatal(err)
-	}
+	fetchInTwo(t, s, v, dir)
 	wantAll(t, dir, files)
 	if len(c.resumed) != 1 {
 		t.Errorf("continued with %q, want once", c.resumed)

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"modelgate/modelstore"
 	"modelgate/modelstore/mlflow"
 )
 
@@ -77,22 +78,7 @@ func TestInterruptedFetchIsResumedByTheNext(t *testing.T) {
 		c := &cutter{}
 		s := source(t, m, mlflow.Options{Transport: c, RetryWait: 1, LargeFile: 1 << 20})
 		v, dir := find(t, s, "1"), t.TempDir()
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		err := s.Fetch(ctx, v, dir, func(done, _ int64) {
-			if done > 1<<20 {
-				cancel()
-			}
-		})
-		if !errors.Is(err, context.Canceled) {
-			t.Fatalf("got %v, want it cancelled", err)
-		}
-		if _, err := os.Stat(filepath.Join(dir, "model.onnx")); err == nil {
-			t.Error("a half file has its final name")
-		}
-		if err := s.Fetch(t.Context(), v, dir, nil); err != nil {
-			t.Fatal(err)
-		}
+		fetchInTwo(t, s, v, dir)
 		wantFile(t, dir, "model.onnx", big)
 		if c.resumed.Load() == 0 {
 			t.Error("the second Fetch began at 0")
@@ -121,5 +107,26 @@ func wantFile(t *testing.T, dir, name string, want []byte) {
 	got, err := os.ReadFile(filepath.Join(dir, name))
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%s: %d bytes, %v; want the %d that were published", name, len(got), err, len(want))
+	}
+}
+
+// fetchInTwo ends a fetch of v after a mebibyte, and then fetches the rest.
+func fetchInTwo(t *testing.T, s *mlflow.Source, v modelstore.Version, dir string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	err := s.Fetch(ctx, v, dir, func(done, _ int64) {
+		if done > 1<<20 {
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v, want it cancelled", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "model.onnx")); err == nil {
+		t.Error("a half file has its final name")
+	}
+	if err := s.Fetch(t.Context(), v, dir, nil); err != nil {
+		t.Fatal(err)
 	}
 }
