@@ -47,8 +47,8 @@ func TestNoRequestFailsOverSwapsOfRealSessions(t *testing.T) {
 
 	var alive, most atomic.Int64
 	eng, pool := newEngine(t), hf.NewPool()
-	store := modelstore.New(func(ctx context.Context, v modelstore.Version, dir string) (counted, error) {
-		m, err := inference.Open(ctx, dir, eng, inference.Options{Tokenizers: pool, Workers: 2})
+	store := modelstore.New(func(ctx context.Context, b modelstore.Bundle) (counted, error) {
+		m, err := inference.Open(ctx, b.Dir, eng, inference.Options{Tokenizers: pool, Workers: 2})
 		if n := alive.Add(1); n > most.Load() { // one load of a model at a time
 			most.Store(n)
 		}

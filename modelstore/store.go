@@ -31,8 +31,8 @@ type Servable interface {
 	io.Closer
 }
 
-// A LoadFunc opens the bundle in dir. It doesn't warm up. On an error nothing stays behind.
-type LoadFunc[M Servable] func(ctx context.Context, v Version, dir string) (M, error)
+// A LoadFunc opens b. It doesn't warm up, and doesn't release b. On an error nothing stays behind.
+type LoadFunc[M Servable] func(ctx context.Context, b Bundle) (M, error)
 
 // StoreOptions say how long versions outlive their service.
 type StoreOptions struct {
@@ -160,7 +160,7 @@ func (s *Store[M]) prepare(ctx context.Context, sl *slot[M], b Bundle, t Timings
 		return nil, fmt.Errorf("make room for %v: %w", v, err)
 	}
 	var m M
-	err = s.phase(v, PhaseLoad, t, func() (err error) { m, err = s.load(ctx, v, b.Dir); return s.judged(err) })
+	err = s.phase(v, PhaseLoad, t, func() (err error) { m, err = s.load(ctx, b); return s.judged(err) })
 	if err != nil {
 		b.Release()
 		return nil, fmt.Errorf("load %v: %w", v, err)

@@ -50,7 +50,8 @@ type weights struct {
 	closed atomic.Bool
 }
 
-func (l *lab) load(_ context.Context, v modelstore.Version, dir string) (*weights, error) {
+func (l *lab) load(_ context.Context, b modelstore.Bundle) (*weights, error) {
+	v, dir := b.Version, b.Dir
 	l.mu.Lock()
 	err, before := l.loadErr, l.beforeLoad
 	l.mu.Unlock()

@@ -181,13 +181,13 @@ func (g *gateway) wire(c config) {
 	must(t, err)
 	g.metrics = metrics
 	threshold := 0.5
-	load := func(ctx context.Context, v modelstore.Version, dir string) (*inference.Model, error) {
-		positive, other := c.positive[v.Model]
+	load := func(ctx context.Context, b modelstore.Bundle) (*inference.Model, error) {
+		positive, other := c.positive[b.Version.Model]
 		if !other {
 			positive = "positive"
 		}
-		return inference.Open(ctx, dir, g.engine, inference.Options{MaxQueue: c.maxQueue, Workers: c.workers, PositiveLabel: positive, Threshold: &threshold, Decoder: c.decoder,
-			Observed: func(n int, waits []time.Duration) { metrics.Batch(v.Model, n, waits) }})
+		return inference.Open(ctx, b.Dir, g.engine, inference.Options{MaxQueue: c.maxQueue, Workers: c.workers, PositiveLabel: positive, Threshold: &threshold, Decoder: c.decoder,
+			Observed: func(n int, waits []time.Duration) { metrics.Batch(b.Version.Model, n, waits) }})
 	}
 	g.store = modelstore.New(load, modelstore.StoreOptions{KeepPrevious: time.Minute, DrainTimeout: 10 * time.Second, Observe: metrics.Observe})
 	src, err := dir.New(dir.Options{Dir: g.dir})

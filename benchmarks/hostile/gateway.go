@@ -90,9 +90,9 @@ func (g *gateway) wire(eng engine.Engine, decoder *video.Decoder, models, scratc
 		return err
 	}
 	tokenizers := hf.NewPool()
-	load := func(ctx context.Context, v modelstore.Version, dir string) (*inference.Model, error) {
-		return inference.Open(ctx, dir, eng, inference.Options{Tokenizers: tokenizers, Decoder: decoder,
-			Observed: func(n int, waits []time.Duration) { metrics.Batch(v.Model, n, waits) }})
+	load := func(ctx context.Context, b modelstore.Bundle) (*inference.Model, error) {
+		return inference.Open(ctx, b.Dir, eng, inference.Options{Tokenizers: tokenizers, Decoder: decoder,
+			Observed: func(n int, waits []time.Duration) { metrics.Batch(b.Version.Model, n, waits) }})
 	}
 	g.store = modelstore.New(load, modelstore.StoreOptions{Observe: metrics.Observe})
 	log := slog.New(slog.DiscardHandler)

@@ -16,7 +16,7 @@ func (instant) WarmUp(context.Context) error { return nil }
 func (instant) Check(context.Context) error  { return nil }
 func (instant) Close() error                 { return nil }
 
-func loadInstant(context.Context, modelstore.Version, string) (instant, error) { return instant{}, nil }
+func loadInstant(context.Context, modelstore.Bundle) (instant, error) { return instant{}, nil }
 
 func version(n int) modelstore.Bundle {
 	return modelstore.Bundle{Version: modelstore.Version{Model: "text", Number: int64(n)}, Release: func() {}}

@@ -151,8 +151,8 @@ func newRig(eng engine.Engine, models, scratch string) (*rig, error) {
 		return nil, errors.Join(err, source.Close())
 	}
 	tokenizers := hf.NewPool()
-	load := func(ctx context.Context, _ modelstore.Version, dir string) (*inference.Model, error) {
-		return inference.Open(ctx, dir, eng, inference.Options{Tokenizers: tokenizers})
+	load := func(ctx context.Context, b modelstore.Bundle) (*inference.Model, error) {
+		return inference.Open(ctx, b.Dir, eng, inference.Options{Tokenizers: tokenizers})
 	}
 	// No standby is kept, so that each swap shows the drain of the version that it replaces.
 	r.store = modelstore.New(load, modelstore.StoreOptions{Observe: r.phases.observe})

@@ -54,8 +54,8 @@ func startGateway() (addr string, stop func() error, err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	store := modelstore.New(func(ctx context.Context, _ modelstore.Version, dir string) (*inference.Model, error) {
-		return inference.Open(ctx, dir, engine, inference.Options{})
+	store := modelstore.New(func(ctx context.Context, b modelstore.Bundle) (*inference.Model, error) {
+		return inference.Open(ctx, b.Dir, engine, inference.Options{})
 	}, modelstore.StoreOptions{})
 	updater := modelstore.NewUpdater(source, store, cache, data, modelstore.UpdaterOptions{Models: []modelstore.ModelConfig{{Name: "text"}}})
 	srv, err := server.New(server.Options{GRPCAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0"}, store, updater)

@@ -114,15 +114,16 @@ func openDecoder(c *config.Loaded, observe func(video.Event), log *slog.Logger) 
 
 // loader opens bundles. A bundle or graph that is at fault itself is a permanent failure: it goes into quarantine.
 func loader(c *config.Loaded, eng engine.Engine, decoder *video.Decoder, tokenizers *hf.Pool, metrics *server.Metrics) modelstore.LoadFunc[*inference.Model] {
-	return func(ctx context.Context, v modelstore.Version, dir string) (*inference.Model, error) {
-		if err := checkProvenance(c, v.Model, dir, v.Declared != "" || c.ModelsDir != ""); err != nil {
+	return func(ctx context.Context, b modelstore.Bundle) (*inference.Model, error) {
+		v := b.Version
+		if err := checkProvenance(c, v.Model, b.Dir, v.Declared != "" || c.ModelsDir != ""); err != nil {
 			return nil, err
 		}
 		o := modelOptions(c, v.Model)
 		o.Contract = v.Contract
 		o.Tokenizers, o.Decoder = tokenizers, decoder
 		o.Observed = func(n int, waits []time.Duration) { metrics.Batch(v.Model, n, waits) }
-		m, err := inference.Open(ctx, dir, eng, o)
+		m, err := inference.Open(ctx, b.Dir, eng, o)
 		return m, permanent(err)
 	}
 }
