@@ -48,6 +48,11 @@ references: ## Makes anew what inference/testdata/pytorch holds: real architectu
 kills: tools tokenizers onnxruntime ## Kills the program 50 times at any moment of a download or swap (make test: 12 times)
 	MODELGATE_KILLS=50 go test -race -count 1 -timeout 15m -run 'Kill' ./cmd/modelgate ./modelstore/disk
 
+.PHONY: faults
+faults: build python ## Breaks registry, disk, graphs, workers and callers under load, at length; writes docs/RELIABILITY.md (make test: a short form)
+	MODELGATE_FAULTS=long MODELGATE_FAULTS_PROGRAM=$(CURDIR)/bin/modelgate MODELGATE_FAULTS_PAGE=$(CURDIR)/docs/RELIABILITY.md \
+		go test -count 1 -timeout 90m -v ./faults
+
 .PHONY: test-isolation
 test-isolation: build ffmpeg ## Passes the tests of what serves with each version in a process of its own
 	MODELGATE_ISOLATION=process MODELGATE_TEST_WORKER=$(CURDIR)/bin/modelgate go test -timeout 15m ./inference ./server ./cmd/modelgate ./inference/engine/worker
