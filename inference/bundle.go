@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"modelgate/inference/onnxfile"
 )
 
 const (
@@ -27,6 +29,7 @@ type bundle struct {
 	clipHome   string // folder of the video processor's file
 	config     config
 	settings   settings
+	rows       map[string]int64 // of the tables that the graph looks up with the ids of an input
 }
 
 func openBundle(dir string) (*bundle, error) {
@@ -50,6 +53,12 @@ func openBundle(dir string) (*bundle, error) {
 	b.clipHome = firstWith(append([]string{b.configHome}, folders...), "video_preprocessor_config.json", "preprocessor_config.json")
 	if err := readConfig(filepath.Join(b.configHome, configFile), &b.config); err != nil {
 		return nil, err
+	}
+	if f, err := onnxfile.Read(b.graph); err == nil { // else the engine says what is wrong with it
+		b.rows = make(map[string]int64, len(f.Inputs))
+		for _, in := range f.Inputs {
+			b.rows[in.Name] = in.Rows
+		}
 	}
 	return b, readSettings(filepath.Join(firstWith(folders, settingsFile), settingsFile), &b.settings)
 }

@@ -57,10 +57,7 @@ func newTokenGraph(b *bundle, inputs, outputs []engine.TensorSpec, o Options) (*
 	if length == 0 {
 		length = g.fixed
 	}
-	enc, err := text.Open(b.home, text.Options{
-		MaxLength: length, MaxBytes: o.MaxTextBytes, SpecialAsText: o.SpecialAsText || b.settings.specialAsText(), Tokenizers: o.Tokenizers,
-		ConfigDir: b.configHome,
-	})
+	enc, err := text.Open(b.home, g.textOptions(b, o, length))
 	if err != nil {
 		return nil, err
 	}
@@ -69,6 +66,23 @@ func newTokenGraph(b *bundle, inputs, outputs []engine.TensorSpec, o Options) (*
 	}
 	g.encoder = enc
 	return g, nil
+}
+
+func (g *tokenGraph) textOptions(b *bundle, o Options, length int) text.Options {
+	t := text.Options{
+		MaxLength: length, MaxBytes: o.MaxTextBytes, SpecialAsText: o.SpecialAsText || b.settings.specialAsText(), Tokenizers: o.Tokenizers,
+		ConfigDir: b.configHome,
+	}
+	for i, r := range g.roles {
+		switch rows := b.rows[g.inputs[i].Name]; r {
+		case roleIDs:
+			t.Rows = rows
+		case roleTypes:
+			t.Types, t.TypeRows = true, rows
+		case roleMask:
+		}
+	}
+	return t
 }
 
 func (g *tokenGraph) takeInputs() error {

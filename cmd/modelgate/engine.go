@@ -45,7 +45,7 @@ func workerCommand() *cobra.Command {
 		Args:   args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return worker.Serve(worker.Host{
-				Engine:    func() (engine.Engine, error) { return ort.Open(ort.Options{LibraryPath: args[0]}) },
+				Engine:    func() (engine.Engine, error) { return ort.Open(ort.Options{LibraryPath: args[0], Isolated: true}) },
 				Libraries: []string{filepath.Dir(args[0])},
 				Loaded:    ort.Trim,
 			})

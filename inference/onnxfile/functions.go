@@ -27,6 +27,8 @@ func (f *function) call(op Op, times int) {
 func (p *parser) function(c *cursor) error {
 	var f function
 	var name Op
+	g := newGraph(nil)
+	p.graphs = append(p.graphs, g)
 	err := fields(c, func(num protowire.Number, typ protowire.Type) (used bool, err error) {
 		switch {
 		case typ != protowire.BytesType:
@@ -37,10 +39,14 @@ func (p *parser) function(c *cursor) error {
 		case num == 10:
 			name.Domain, err = c.text()
 			return true, err
+		case num == 4:
+			s, err := c.text()
+			g.inputs[s] = true
+			return true, err
 		case num == 7:
-			return p.in(c, func(n *cursor) error { return p.node(n, &f) })
+			return p.in(c, func(n *cursor) error { return p.node(n, g, &f) })
 		case num == 11:
-			return p.in(c, func(a *cursor) error { return p.attribute(a, &f) })
+			return p.in(c, func(a *cursor) error { return p.attribute(a, g, &node{}, &f) })
 		}
 		return false, nil
 	})

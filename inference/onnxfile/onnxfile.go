@@ -22,7 +22,10 @@ type File struct {
 	Ops       []Op     // the operators that occur, subgraphs and functions included, each once, in order of appearance
 	External  []string // locations of external data as written in the file, each once, in order of appearance
 	Nodes     int      // nodes in all, subgraphs and functions included
-	Functions int      // functions that the file defines itself
+	Functions []Op     // that the file defines itself, in no order
+	// Division describes an integer division whose divisor isn't a constant of the file other than 0 and -1; empty: there is none.
+	// Dividing by 0, or the least integer by -1, ends the process that computes it.
+	Division string
 }
 
 // An Opset is a version of a set of operators. The empty domain is ai.onnx.
@@ -60,11 +63,18 @@ const (
 	Bool    ElemType = 9
 	Float16 ElemType = 10
 	Double  ElemType = 11
+
+	Int8     ElemType = 3
+	Uint16   ElemType = 4
+	Int16    ElemType = 5
+	Uint32   ElemType = 12
+	Uint64   ElemType = 13
+	BFloat16 ElemType = 16
 )
 
 var elemNames = map[ElemType]string{
-	Float: "float", Uint8: "uint8", 3: "int8", 4: "uint16", 5: "int16", Int32: "int32", Int64: "int64", String: "string",
-	Bool: "bool", Float16: "float16", Double: "double", 12: "uint32", 13: "uint64", 16: "bfloat16",
+	Float: "float", Uint8: "uint8", Int8: "int8", Uint16: "uint16", Int16: "int16", Int32: "int32", Int64: "int64", String: "string",
+	Bool: "bool", Float16: "float16", Double: "double", Uint32: "uint32", Uint64: "uint64", BFloat16: "bfloat16",
 }
 
 func (t ElemType) String() string {
@@ -81,6 +91,8 @@ type Value struct {
 	Elem  ElemType // of a tensor; of a map or a sequence of maps: the values' type
 	Key   ElemType // of a map or a sequence of maps: the keys' type
 	Shape []int64  // of a tensor: -1 where a dimension is open; nil where even the rank is
+	// Rows is how many rows the smallest table has that is looked up with the ids of this input, as far as the file shows it; 0: none.
+	Rows int64
 }
 
 // Read reads the file at path. It reads only what it needs, whatever the file's size. Its errors wrap ErrFormat unless the file can't be read.
@@ -122,4 +134,11 @@ func startsWith(r io.ReaderAt, s string) bool {
 // Uses reports whether the file uses an operator of domain, which is empty for ai.onnx.
 func (f *File) Uses(domain string) bool {
 	return slices.ContainsFunc(f.Ops, func(o Op) bool { return o.Domain == domain })
+}
+
+// Undefined lists the operators that neither the file defines, as functions, nor belong to one of domains.
+func (f *File) Undefined(domains ...string) []Op {
+	return slices.DeleteFunc(slices.Clone(f.Ops), func(o Op) bool {
+		return slices.Contains(domains, o.Domain) || slices.Contains(f.Functions, o)
+	})
 }

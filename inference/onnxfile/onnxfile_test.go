@@ -34,7 +34,7 @@ func TestRead(t *testing.T) {
 		IRVersion: 8, Producer: "enginetest",
 		Opsets: []onnxfile.Opset{{Version: 17}, {Domain: "ai.onnx.ml", Version: 3}},
 		Inputs: []onnxfile.Value{
-			{Name: "input_ids", Kind: onnxfile.Tensor, Elem: onnxfile.Int64, Shape: []int64{-1, -1}},
+			{Name: "input_ids", Kind: onnxfile.Tensor, Elem: onnxfile.Int64, Shape: []int64{-1, -1}, Rows: 10},
 			{Name: "attention_mask", Kind: onnxfile.Tensor, Elem: onnxfile.Int64, Shape: []int64{-1, -1}},
 		},
 		Outputs: []onnxfile.Value{{Name: "logits", Kind: onnxfile.Tensor, Elem: onnxfile.Float, Shape: []int64{-1, 3}}},

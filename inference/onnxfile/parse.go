@@ -2,6 +2,8 @@ package onnxfile
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -9,7 +11,6 @@ import (
 // Limits, far above what real graphs need, so that a hostile file costs little.
 const (
 	maxNodes    = 1 << 20
-	maxValues   = 4096 // inputs or outputs
 	maxDims     = 64
 	maxDepth    = 32 // graphs within graphs, types within types
 	maxExternal = 1 << 16
@@ -29,6 +30,10 @@ type parser struct {
 	main      function // the calls of the main graph
 	hasGraph  bool
 	depth     int
+
+	mainGraph *graph
+	graphs    []*graph // those that run: the main graph, functions, and what lies in their nodes
+	kept      int      // bytes, about
 }
 
 // fields calls each with every field of c's message. each must consume the field's value or report that it didn't, for it to be skipped.
@@ -66,7 +71,8 @@ func (p *parser) in(c *cursor, read func(*cursor) error) (bool, error) {
 }
 
 func parse(c *cursor) (*File, error) {
-	p := &parser{inits: map[string]bool{}, ops: map[Op]bool{}, external: map[string]bool{}, functions: map[Op]*function{}}
+	p := &parser{inits: map[string]bool{}, ops: map[Op]bool{}, external: map[string]bool{}, functions: map[Op]*function{},
+		mainGraph: newGraph(nil)}
 	if err := fields(c, func(num protowire.Number, typ protowire.Type) (bool, error) { return p.model(c, num, typ) }); err != nil {
 		return nil, err
 	}
@@ -81,7 +87,9 @@ func parse(c *cursor) (*File, error) {
 	if err := p.checkCalls(); err != nil {
 		return nil, err
 	}
-	p.f.Functions = len(p.functions)
+	p.f.Functions = slices.AppendSeq(p.f.Functions, maps.Keys(p.functions))
+	p.findDivisions()
+	p.findLookups()
 	return &p.f, nil
 }
 
@@ -97,7 +105,8 @@ func (p *parser) model(c *cursor, num protowire.Number, typ protowire.Type) (boo
 		return true, err
 	case num == 7 && typ == protowire.BytesType:
 		p.hasGraph = true
-		return p.in(c, func(g *cursor) error { return p.graph(g, true, &p.main) })
+		p.graphs = append(p.graphs, p.mainGraph)
+		return p.in(c, func(g *cursor) error { return p.graph(g, p.mainGraph, &p.main) })
 	case num == 8 && typ == protowire.BytesType:
 		return p.in(c, p.opset)
 	case num == 20 && typ == protowire.BytesType: // training: two graphs
@@ -106,7 +115,7 @@ func (p *parser) model(c *cursor, num protowire.Number, typ protowire.Type) (boo
 				if typ != protowire.BytesType || num > 2 {
 					return false, nil
 				}
-				return p.in(t, func(g *cursor) error { return p.graph(g, false, &p.main) })
+				return p.in(t, func(g *cursor) error { return p.graph(g, newGraph(nil), &p.main) })
 			})
 		})
 	case num == 25 && typ == protowire.BytesType:
@@ -136,33 +145,45 @@ func (p *parser) opset(c *cursor) error {
 	return err
 }
 
-// graph reads a graph; calls collects the operators that its nodes name. Only the main graph's inputs and outputs are kept.
-func (p *parser) graph(c *cursor, main bool, calls *function) error {
+// graph reads a graph into g; calls collects the operators that its nodes name. Only the main graph's inputs and outputs are told.
+func (p *parser) graph(c *cursor, g *graph, calls *function) error {
+	main := g == p.mainGraph
 	return fields(c, func(num protowire.Number, typ protowire.Type) (bool, error) {
 		if typ != protowire.BytesType {
 			return false, nil
 		}
 		switch num {
 		case 1:
-			return p.in(c, func(n *cursor) error { return p.node(n, calls) })
+			return p.in(c, func(n *cursor) error { return p.node(n, g, calls) })
 		case 5:
-			return p.in(c, func(t *cursor) error { return p.initializer(t, main) })
-		case 11, 12:
-			if !main {
-				return false, nil
-			}
-			return p.in(c, func(v *cursor) error { return p.value(v, num == 12) })
+			return p.in(c, func(t *cursor) error { return p.initializer(t, g, true) })
+		case 11, 12, 13:
+			return p.in(c, func(v *cursor) error { return p.value(v, g, main, num) })
 		case 15:
-			return p.in(c, func(s *cursor) error { return p.sparse(s, main) })
+			return p.in(c, func(s *cursor) error { return p.sparse(s, g) })
 		}
 		return false, nil
 	})
 }
 
-func (p *parser) initializer(c *cursor, main bool) error {
-	name, err := p.tensor(c)
-	if err != nil || !main || name == "" {
+// initializer reads one of g's weights. Of one that isn't dense only the name is known.
+func (p *parser) initializer(c *cursor, g *graph, dense bool) error {
+	name, t, err := p.tensor(c)
+	if err != nil || name == "" {
 		return err
+	}
+	if !dense {
+		t = &constant{elem: t.elem}
+	}
+	if p.keep(name) {
+		p.kept += 8 * (len(t.dims) + len(t.values))
+		if g.inits[name] != nil {
+			t = &constant{} // twice
+		}
+		g.inits[name] = t
+	}
+	if g != p.mainGraph {
+		return nil
 	}
 	if len(p.inits) == maxInits {
 		return c.bad("it has too many initializers")
@@ -171,30 +192,20 @@ func (p *parser) initializer(c *cursor, main bool) error {
 	return nil
 }
 
-func (p *parser) sparse(c *cursor, main bool) error {
+// sparse reads a sparse tensor, as a weight of g unless that is nil.
+func (p *parser) sparse(c *cursor, g *graph) error {
 	return fields(c, func(num protowire.Number, typ protowire.Type) (bool, error) {
 		if typ != protowire.BytesType || num > 2 {
 			return false, nil
 		}
-		return p.in(c, func(t *cursor) error { return p.initializer(t, main && num == 1) })
+		return p.in(c, func(t *cursor) error {
+			if num == 1 && g != nil {
+				return p.initializer(t, g, false)
+			}
+			_, _, err := p.tensor(t)
+			return err
+		})
 	})
-}
-
-// tensor reads a tensor's name and the location of its external data, and steps over its numbers.
-func (p *parser) tensor(c *cursor) (name string, err error) {
-	err = fields(c, func(num protowire.Number, typ protowire.Type) (used bool, err error) {
-		switch {
-		case typ != protowire.BytesType:
-			return false, nil
-		case num == 8:
-			name, err = c.text()
-			return true, err
-		case num == 13:
-			return p.in(c, p.externalEntry)
-		}
-		return false, nil
-	})
-	return name, err
 }
 
 func (p *parser) externalEntry(c *cursor) error {
@@ -221,58 +232,108 @@ func (p *parser) externalEntry(c *cursor) error {
 	return nil
 }
 
-func (p *parser) node(c *cursor, calls *function) error {
+func (p *parser) node(c *cursor, g *graph, calls *function) error {
 	if p.f.Nodes++; p.f.Nodes > maxNodes {
 		return c.bad("it has more than a million nodes")
 	}
-	var op Op
+	n := &node{}
 	err := fields(c, func(num protowire.Number, typ protowire.Type) (used bool, err error) {
 		switch {
 		case typ != protowire.BytesType:
 			return false, nil
+		case num == 1:
+			return true, c.name(&n.in)
+		case num == 2:
+			return true, c.name(&n.out)
 		case num == 4:
-			op.Type, err = c.text()
+			n.Type, err = c.text()
 			return true, err
 		case num == 7:
-			op.Domain, err = c.text()
+			n.Domain, err = c.text()
 			return true, err
 		case num == 5:
-			return p.in(c, func(a *cursor) error { return p.attribute(a, calls) })
+			return p.in(c, func(a *cursor) error { return p.attribute(a, g, n, calls) })
 		}
 		return false, nil
 	})
 	if err != nil {
 		return err
 	}
-	if op.Domain == "ai.onnx" {
-		op.Domain = ""
+	if n.Domain == "ai.onnx" {
+		n.Domain = ""
 	}
-	calls.call(op, 1)
-	if p.ops[op] {
+	p.add(g, n)
+	calls.call(n.Op, 1)
+	if p.ops[n.Op] {
 		return nil
 	}
 	if len(p.ops) == maxOps {
 		return c.bad("it uses too many different operators")
 	}
-	p.ops[op] = true
-	p.f.Ops = append(p.f.Ops, op)
+	p.ops[n.Op] = true
+	p.f.Ops = append(p.f.Ops, n.Op)
 	return nil
 }
 
-// attribute looks for tensors and graphs in a node's attribute.
-func (p *parser) attribute(c *cursor, calls *function) error {
-	return fields(c, func(num protowire.Number, typ protowire.Type) (bool, error) {
-		if typ != protowire.BytesType {
+// name adds a name to a node's inputs or outputs.
+func (c *cursor) name(to *[]string) error {
+	s, err := c.text()
+	if len(*to) == maxInits {
+		return c.bad("a node has too many inputs or outputs")
+	}
+	*to = append(*to, s)
+	return err
+}
+
+// attribute looks for tensors and graphs in a node's attribute, and for what says types and constants.
+func (p *parser) attribute(c *cursor, g *graph, n *node, calls *function) error {
+	var name string
+	var number *int64
+	var many []int64
+	all, floats := true, false
+	err := fields(c, func(num protowire.Number, typ protowire.Type) (used bool, err error) {
+		switch {
+		case num == 3 && typ == protowire.VarintType:
+			v, err := c.varint()
+			i := int64(v)
+			number = &i
+			return true, err
+		case num == 8:
+			many, err = c.integers(typ, many, &all)
+			return true, err
+		case num == 2 || num == 7:
+			floats = true
+			return false, nil
+		case typ != protowire.BytesType:
 			return false, nil
 		}
 		switch num {
+		case 1:
+			name, err = c.text()
+			return true, err
 		case 5, 10:
-			return p.in(c, func(t *cursor) error { _, err := p.tensor(t); return err })
+			return p.in(c, func(t *cursor) (err error) { _, n.value, err = p.tensor(t); return err })
 		case 6, 11:
-			return p.in(c, func(g *cursor) error { return p.graph(g, false, calls) })
+			sub := newGraph(g)
+			p.graphs = append(p.graphs, sub)
+			return p.in(c, func(b *cursor) error { return p.graph(b, sub, calls) })
 		case 22, 23:
-			return p.in(c, func(s *cursor) error { return p.sparse(s, false) })
+			return p.in(c, func(s *cursor) error { return p.sparse(s, nil) })
 		}
 		return false, nil
 	})
+	switch {
+	case err != nil:
+	case name == "axis" && number != nil:
+		n.axis = *number
+	case name == "to" && number != nil:
+		n.to = ElemType(min(max(*number, 0), 1<<20))
+	case name == "value_int" && number != nil:
+		n.value = &constant{elem: Int64, values: []int64{*number}, known: true}
+	case name == "value_ints":
+		n.value = &constant{elem: Int64, values: many, known: all}
+	case floats && (name == "value_float" || name == "value_floats"):
+		n.value = &constant{elem: Float}
+	}
+	return err
 }

@@ -6,8 +6,9 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// value reads an input (or output) of the main graph.
-func (p *parser) value(c *cursor, output bool) error {
+// value reads what g declares of an input (num 11), an output (12) or a value between nodes (13). tell says that g is the main graph,
+// whose inputs and outputs are told.
+func (p *parser) value(c *cursor, g *graph, tell bool, num protowire.Number) error {
 	var v Value
 	err := fields(c, func(num protowire.Number, typ protowire.Type) (used bool, err error) {
 		switch {
@@ -22,8 +23,19 @@ func (p *parser) value(c *cursor, output bool) error {
 	if err != nil {
 		return err
 	}
+	if p.keep(v.Name) {
+		if v.Kind == Tensor && v.Elem != 0 {
+			g.types[v.Name] = v.Elem
+		}
+		if num == 11 {
+			g.inputs[v.Name] = true
+		}
+	}
 	list := &p.inputs
-	if output {
+	switch {
+	case !tell || num == 13:
+		return nil
+	case num == 12:
 		list = &p.f.Outputs
 	}
 	if len(*list) == maxValues {

@@ -1,6 +1,7 @@
 package text
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -45,6 +46,7 @@ type modelConfig struct {
 	VocabSize *int64 `json:"vocab_size"`
 	Positions *int64 `json:"max_position_embeddings"`
 	PadID     *int64 `json:"pad_token_id"`
+	Types     int64  `json:"type_vocab_size"`
 }
 
 // token is a token as the configuration files have it: its text, or an object with its text as "content".
@@ -96,33 +98,44 @@ func (s specialTokens) all() []token {
 	return append([]token{s.Pad, s.Unk, s.Bos, s.Eos, s.Sep, s.Cls, s.Mask}, s.Extra...)
 }
 
-// idRange compares the tokenizer's ids with the rows of the model's embedding.
-func (c configs) idRange(t *hf.Tokenizer) (idRange, error) {
+const vocabSize = "vocab_size in " + modelConfigFile
+
+// idRange compares the tokenizer's ids with the rows of the model's embedding: those that config.json says, and those that the graph has.
+func (c configs) idRange(t *hf.Tokenizer, rows int64) (idRange, error) {
 	// PhoBERT's merges make pieces that its vocabulary hasn't. They have ids behind it in tokenizer.json, and are unknown.
 	phobert := strings.HasPrefix(c.tokenizer.Class, "Phobert")
-	if c.model.VocabSize == nil {
-		if phobert {
-			return idRange{}, fmt.Errorf("%s doesn't say vocab_size, which a PhoBERT tokenizer needs", modelConfigFile)
-		}
-		return idRange{}, nil
+	r := idRange{replace: phobert}
+	switch size := c.model.VocabSize; {
+	case size == nil && phobert:
+		return r, fmt.Errorf("%s doesn't say vocab_size, which a PhoBERT tokenizer needs", modelConfigFile)
+	case size != nil && *size <= 0:
+		return r, fmt.Errorf("%s: vocab_size %d is not positive", modelConfigFile, *size)
+	case size != nil:
+		r.end, r.from = *size, vocabSize
 	}
-	r := idRange{end: *c.model.VocabSize, replace: phobert}
-	if r.end <= 0 {
-		return r, fmt.Errorf("%s: vocab_size %d is not positive", modelConfigFile, r.end)
-	}
+	r = r.within(rows)
 	if phobert {
 		var ok bool
 		if r.unknown, ok = t.TokenID(c.unknownToken()); !ok || r.unknown >= r.end {
-			return r, fmt.Errorf("%s has no token %s below vocab_size %d", tokenizerFile, c.unknownToken(), r.end)
+			return r, fmt.Errorf("%s has no token %s below %d (%s)", tokenizerFile, c.unknownToken(), r.end, r.from)
 		}
 		return r, nil
 	}
-	if id := t.MaxID(); id >= r.end {
+	if id := t.MaxID(); id >= r.end && r.end > 0 {
 		tok, _ := t.Token(id)
-		return r, fmt.Errorf("%s has the token %q with id %d, but the model has weights for %d tokens (vocab_size in %s): "+
-			"these two don't belong together", tokenizerFile, tok, id, r.end, modelConfigFile)
+		return r, fmt.Errorf("%s has the token %q with id %d, but the model has weights for %d tokens (%s): "+
+			"these two don't belong together", tokenizerFile, tok, id, r.end, r.from)
 	}
 	return r, nil
+}
+
+// typeRange is idRange of type ids. Models whose configuration says 0 have none, and ignore them.
+func (c configs) typeRange(rows int64) idRange {
+	r := idRange{}
+	if c.model.Types > 0 {
+		r = idRange{end: c.model.Types, from: "type_vocab_size in " + modelConfigFile}
+	}
+	return r.within(rows)
 }
 
 func (c configs) unknownToken() string {
@@ -194,7 +207,7 @@ var countFromPad = [...]string{
 	"roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
 }
 
-func (c configs) padding(t *hf.Tokenizer) (padding, error) {
+func (c configs) padding(t *hf.Tokenizer, ids idRange) (padding, error) {
 	var p padding
 	block := t.Info().Padding
 	if block != nil {
@@ -211,8 +224,8 @@ func (c configs) padding(t *hf.Tokenizer) (padding, error) {
 	if id, ok := c.padID(t); ok {
 		p.id = id
 	}
-	if end := c.model.VocabSize; p.id < 0 || end != nil && p.id >= *end {
-		return p, fmt.Errorf("the padding id %d is outside of the model's vocabulary (vocab_size in %s)", p.id, modelConfigFile)
+	if p.id < 0 || ids.end > 0 && p.id >= ids.end {
+		return p, fmt.Errorf("the padding id %d is outside of the model's vocabulary (%s)", p.id, cmp.Or(ids.from, vocabSize))
 	}
 	return p, nil
 }

@@ -30,6 +30,9 @@ type Options struct {
 	MaxBytes      int      // longest text in bytes; 0 means DefaultMaxBytes
 	SpecialAsText bool     // "</s>" typed by a user is text, not the token
 	ConfigDir     string   // folder of config.json; empty: the bundle's
+	Rows          int64    // ids that the model has weights for, as its graph shows; 0: not known, and what config.json says holds alone
+	Types         bool     // the model takes type ids
+	TypeRows      int64    // as Rows, of the type ids
 	Tokenizers    *hf.Pool // shares tokenizers between encoders; nil means not shared
 }
 
@@ -46,13 +49,23 @@ type Encoder struct {
 	maxBytes  int
 	padding   padding
 	ids       idRange
+	types     idRange
 }
 
 // idRange says which ids the model has weights for.
 type idRange struct {
-	end     int64 // the first id that it hasn't; 0 means not known
-	replace bool  // ids from end on become unknown; otherwise they are errors
+	end     int64  // the first id that it hasn't; 0 means not known
+	from    string // what says so
+	replace bool   // ids from end on become unknown; otherwise they are errors
 	unknown int64
+}
+
+// within is r with the first rows ids only, if rows is known.
+func (r idRange) within(rows int64) idRange {
+	if rows > 0 && (r.end == 0 || rows < r.end) {
+		r.end, r.from = rows, "the graph's table"
+	}
+	return r
 }
 
 // padding is how the bundle pads the shorter texts of a batch. Encoding doesn't pad.
@@ -106,11 +119,17 @@ func newEncoder(t *hf.Shared, c configs, o Options) (*Encoder, error) {
 	}
 	e := &Encoder{tokenizer: t, maxBytes: o.MaxBytes}
 	var err error
-	if e.ids, err = c.idRange(t.Tokenizer); err != nil {
+	if e.ids, err = c.idRange(t.Tokenizer, o.Rows); err != nil {
 		return nil, err
 	}
-	if e.padding, err = c.padding(t.Tokenizer); err != nil {
+	if o.Types {
+		e.types = c.typeRange(o.TypeRows)
+	}
+	if e.padding, err = c.padding(t.Tokenizer, e.ids); err != nil {
 		return nil, err
+	}
+	if err := e.types.check([]int64{e.padding.typeID}); err != nil && o.Types {
+		return nil, fmt.Errorf("the padding's type id: %w", err)
 	}
 	if e.options, err = c.encodeOptions(t.Info(), o); err != nil {
 		return nil, err
@@ -135,7 +154,7 @@ func (e *Encoder) Encode(s string) (Tokens, error) {
 	if err != nil {
 		return Tokens{}, err
 	}
-	if err := e.ids.check(enc.IDs); err != nil {
+	if err := errors.Join(e.ids.check(enc.IDs), e.types.check(enc.TypeIDs)); err != nil {
 		return Tokens{}, err
 	}
 	return Tokens{IDs: enc.IDs, Mask: enc.Mask, TypeIDs: enc.TypeIDs, Truncated: enc.Truncated}, nil
@@ -156,18 +175,19 @@ func invalidUTF8(s string) int {
 	return -1
 }
 
+// check refuses ids without weights, or replaces them. A table that is looked up with one from its end on fails for the whole run, and
+// with one below zero gives what is counted from its end, with no error.
 func (r idRange) check(ids []int64) error {
-	if r.end == 0 {
-		return nil
-	}
 	for i, id := range ids {
-		if id < r.end {
-			continue
+		switch {
+		case id >= 0 && (id < r.end || r.end == 0):
+		case r.replace:
+			ids[i] = r.unknown
+		case id < 0:
+			return fmt.Errorf("%w: id %d", ErrVocabulary, id)
+		default:
+			return fmt.Errorf("%w: id %d, the model has %d (%s)", ErrVocabulary, id, r.end, r.from)
 		}
-		if !r.replace {
-			return fmt.Errorf("%w: id %d, the model has %d (vocab_size in %s)", ErrVocabulary, id, r.end, modelConfigFile)
-		}
-		ids[i] = r.unknown
 	}
 	return nil
 }

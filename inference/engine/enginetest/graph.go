@@ -22,8 +22,8 @@ const (
 
 // A Graph is an ONNX graph under construction. Its methods return it, so that calls chain.
 type Graph struct {
-	nodes, inits, inputs, outputs [][]byte
-	domains                       map[string]int64
+	nodes, inits, inputs, outputs, between [][]byte
+	domains                                map[string]int64
 }
 
 // NewGraph returns an empty graph of operator set 17, with ONNX-ML's set 3.
@@ -38,6 +38,12 @@ func (g *Graph) Input(name string, elem int, dims ...any) *Graph {
 // Output declares an output that is a tensor.
 func (g *Graph) Output(name string, elem int, dims ...any) *Graph {
 	g.outputs = append(g.outputs, valueInfo(name, tensorType(elem, dims)))
+	return g
+}
+
+// Between declares a value between nodes, which needs no declaration.
+func (g *Graph) Between(name string, elem int, dims ...any) *Graph {
+	g.between = append(g.between, valueInfo(name, tensorType(elem, dims)))
 	return g
 }
 
@@ -94,6 +100,9 @@ func (g *Graph) graphProto() []byte {
 	}
 	for _, x := range g.outputs {
 		b = message(b, 12, x)
+	}
+	for _, x := range g.between {
+		b = message(b, 13, x)
 	}
 	return b
 }

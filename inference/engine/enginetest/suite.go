@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(testing.TB) engine.Engine) {
 		"element types":                       elementTypes,
 		"maps":                                maps,
 		"nested functions":                    nestedFunctions,
+		"unknown operators":                   unknownOperators,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}

@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 	"reflect"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"modelgate/inference/engine"
 )
@@ -194,7 +196,34 @@ func nestedFunctions(t *testing.T, e engine.Engine) {
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	began := time.Now()
 	if _, err := e.Open(t.Context(), path, engine.Options{}); !errors.Is(err, engine.ErrGraph) {
 		t.Errorf("%v, want ErrGraph", err)
+	}
+	if took := time.Since(began); took > 5*time.Second { // inlined it would take hours
+		t.Errorf("refused after %v", took)
+	}
+}
+
+// unknownOperators opens graphs with operators that no engine has. The error names them, so that who exported the graph finds them.
+func unknownOperators(t *testing.T, e engine.Engine) {
+	body := NewGraph().DomainNode("com.acme", "Frobnicate", []string{"x"}, []string{"z"}).Output("z", Float, "n")
+	for name, g := range map[string]*Graph{
+		"another domain": NewGraph().Input("x", Float, "n").DomainNode("com.acme", "Frobnicate", []string{"x"}, []string{"y"}).Output("y", Float, "n"),
+		"a known domain": NewGraph().Input("x", Float, "n").Node("Frobnicate", []string{"x"}, []string{"y"}).Output("y", Float, "n"),
+		"in a branch": NewGraph().Input("x", Float, "n").Input("c", Bool).
+			Node("If", []string{"c"}, []string{"y"}, GraphAttr("then_branch", body), GraphAttr("else_branch", body)).Output("y", Float, "n"),
+	} {
+		path := filepath.Join(t.TempDir(), "model.onnx")
+		if err := g.WriteFile(path); err != nil {
+			t.Fatal(err)
+		}
+		s, err := e.Open(t.Context(), path, engine.Options{})
+		if !errors.Is(err, engine.ErrGraph) || !strings.Contains(err.Error(), "Frobnicate") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if s != nil {
+			_ = s.Close()
+		}
 	}
 }

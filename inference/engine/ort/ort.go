@@ -22,6 +22,8 @@ const MinVersion = "1.24"
 type Options struct {
 	LibraryPath string // libonnxruntime's file, as FindLibrary gives it
 	Threads     int    // threads inside one Run where engine.Options don't say; 0 means 1
+	// Isolated says that this process may end with a graph that it computes: graphs that can do so are refused otherwise.
+	Isolated bool
 }
 
 // An Engine opens graphs with ONNX Runtime. It is safe for concurrent use.
@@ -29,8 +31,9 @@ type Options struct {
 // One thread a run is the default: runs are concurrent, and on a CPU several of them with one thread each get more done than one
 // with several threads. Who serves little traffic and wants the shortest answer sets Threads to the number of cores.
 type Engine struct {
-	version string
-	threads int
+	version  string
+	threads  int
+	isolated bool
 }
 
 // loaded is the one library of this process: ONNX Runtime can be initialized once, and it stays until the process ends.
@@ -56,7 +59,7 @@ func Open(o Options) (*Engine, error) {
 	if loaded.path != o.LibraryPath {
 		return nil, fmt.Errorf("load ONNX Runtime from %s: this process has already loaded it from %s", o.LibraryPath, loaded.path)
 	}
-	return &Engine{version: ort.GetVersion(), threads: max(o.Threads, 1)}, nil
+	return &Engine{version: ort.GetVersion(), threads: max(o.Threads, 1), isolated: o.Isolated}, nil
 }
 
 func load(path string) error {
@@ -91,6 +94,9 @@ func (e *Engine) Open(ctx context.Context, path string, o engine.Options) (engin
 	if err != nil {
 		return nil, graphError(fmt.Errorf("open graph: %w", err))
 	}
+	if err := e.screen(file); err != nil {
+		return nil, graphError(fmt.Errorf("open graph %s: %w", path, err))
+	}
 	if err := checkExternal(path, file.External); err != nil {
 		return nil, graphError(fmt.Errorf("open graph %s: %w", path, err))
 	}
@@ -116,7 +122,7 @@ func (e *Engine) Open(ctx context.Context, path string, o engine.Options) (engin
 // at fault.
 func graphError(err error) error {
 	var pathErr *fs.PathError
-	if errors.Is(err, errMachine) {
+	if errors.Is(err, errMachine) || errors.Is(err, errIsolation) {
 		return err
 	}
 	if errors.As(err, &pathErr) && !errors.Is(err, fs.ErrNotExist) {

@@ -42,7 +42,7 @@ func beWorker(args []string) error {
 	h := worker.Host{Engine: func() (engine.Engine, error) { return probe{args[0]}, nil }}
 	switch args[0] {
 	case "ort":
-		h.Engine = func() (engine.Engine, error) { return ort.Open(ort.Options{LibraryPath: args[1]}) }
+		h.Engine = func() (engine.Engine, error) { return ort.Open(ort.Options{LibraryPath: args[1], Isolated: true}) }
 		h.Libraries = []string{filepath.Dir(args[1])}
 		h.Loaded = ort.Trim
 	case "none":
