@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 
 	ort "github.com/yalue/onnxruntime_go"
 
@@ -19,17 +18,13 @@ var errExternal = errors.New("the location isn't allowed")
 type session struct {
 	inputs, outputs []engine.TensorSpec
 	native          *ort.DynamicAdvancedSession
-
-	mu     sync.Mutex // guards the fields below; never held during a run
-	closed bool
-	runs   int           // in progress
-	idle   chan struct{} // closed when the session is closed and its last run has ended
-	gone   chan struct{} // closed when native is freed
+	runs            engine.Runs
+	gone            chan struct{} // closed when native is freed
 }
 
 // newSession describes the graph without loading it.
 func newSession(f *onnxfile.File) (*session, error) {
-	s := &session{idle: make(chan struct{}), gone: make(chan struct{})}
+	s := &session{gone: make(chan struct{})}
 	for _, v := range f.Inputs {
 		spec, err := specOf(v)
 		if err != nil {
@@ -101,40 +96,12 @@ func names(specs []engine.TensorSpec) []string {
 func (s *session) Inputs() []engine.TensorSpec  { return s.inputs }
 func (s *session) Outputs() []engine.TensorSpec { return s.outputs }
 
-// begin counts a run; end must follow.
-func (s *session) begin() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return engine.ErrClosed
-	}
-	s.runs++
-	return nil
-}
-
-func (s *session) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.runs--
-	if s.closed && s.runs == 0 {
-		close(s.idle)
-	}
-}
-
 // Close waits for runs in progress, frees the graph and gives its memory back to the system.
 func (s *session) Close() error {
-	s.mu.Lock()
-	first := !s.closed
-	s.closed = true
-	if first && s.runs == 0 {
-		close(s.idle)
-	}
-	s.mu.Unlock()
-	if !first {
+	if !s.runs.Close() {
 		<-s.gone
 		return nil
 	}
-	<-s.idle
 	defer close(s.gone)
 	err := s.native.Destroy()
 	trim()
@@ -149,10 +116,10 @@ func (s *session) Run(ctx context.Context, inputs []engine.Tensor) (outputs []en
 	if err := checkInputs(s.inputs, inputs); err != nil {
 		return nil, fmt.Errorf("%w: %w", engine.ErrInput, err)
 	}
-	if err := s.begin(); err != nil {
+	if err := s.runs.Begin(); err != nil {
 		return nil, err
 	}
-	defer s.end()
+	defer s.runs.End()
 	defer func() { err = recovered(recover(), err) }()
 	outputs, err = s.run(ctx, inputs)
 	if err != nil && ctx.Err() != nil {

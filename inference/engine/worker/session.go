@@ -19,6 +19,7 @@ type session struct {
 	gate    *semaphore.Weighted // a run takes one, a run that may be a killer all
 	stop    context.CancelFunc  // has the supervisor end the worker and itself
 	stopped chan struct{}       // closed when it has
+	runs    engine.Runs
 
 	mu      sync.Mutex // guards the fields below; never held during a run, a start or a wait
 	open    openMessage
@@ -26,9 +27,6 @@ type session struct {
 	changed chan struct{} // closed, and another put here, when child or failed changes
 	failed  int           // starts that failed since the session was opened
 	failure error         // of the last one
-	closed  bool
-	runs    int           // in progress
-	idle    chan struct{} // closed when the session is closed and its last run has ended
 }
 
 // whole is all of the gate: more than there will ever be runs.
@@ -37,7 +35,7 @@ const whole = 1 << 30
 func newSession(ctx context.Context, o Options, open openMessage, c *child, opened openedMessage) *session {
 	s := &session{
 		o: o, open: open, opened: opened, child: c, gate: semaphore.NewWeighted(whole),
-		changed: make(chan struct{}), idle: make(chan struct{}), stopped: make(chan struct{}),
+		changed: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	go s.supervise(ctx, c)
@@ -68,10 +66,10 @@ func (s *session) Run(ctx context.Context, inputs []engine.Tensor) ([]engine.Ten
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := s.begin(); err != nil {
+	if err := s.runs.Begin(); err != nil {
 		return nil, err
 	}
-	defer s.end()
+	defer s.runs.End()
 	outputs, err := s.beside(ctx, inputs, 1)
 	var d *deathError
 	if !errors.As(err, &d) {
@@ -225,35 +223,9 @@ func (s *session) restart(ctx context.Context, gap time.Duration) (*child, time.
 	}
 }
 
-// begin counts a run; end must follow.
-func (s *session) begin() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return engine.ErrClosed
-	}
-	s.runs++
-	return nil
-}
-
-func (s *session) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.runs--
-	if s.closed && s.runs == 0 {
-		close(s.idle)
-	}
-}
-
 // Close waits for runs in progress and ends the worker, which gives all of its memory back.
 func (s *session) Close() error {
-	s.mu.Lock()
-	if !s.closed && s.runs == 0 {
-		close(s.idle)
-	}
-	s.closed = true
-	s.mu.Unlock()
-	<-s.idle
+	s.runs.Close()
 	s.stop()
 	<-s.stopped
 	return nil
