@@ -18,6 +18,10 @@ type Engine interface {
 // Options say how a graph is run. The zero Options are good.
 type Options struct {
 	Threads int // threads inside one Run; 0 means the engine's choice for this machine
+	// Died and Restarted are called, if set, when a process that computes the graph alone has ended without being told to, and when
+	// another is in its place. They must not block, nor use the session.
+	Died      func(Cause)
+	Restarted func()
 }
 
 // A Session is a loaded graph. All methods but Close are safe for concurrent use.
@@ -43,11 +47,34 @@ var (
 	ErrGraph = errors.New("the graph can't be used")
 	// ErrInput says that the inputs don't fit the graph: names, types or shapes.
 	ErrInput = errors.New("the inputs don't fit the graph")
-	// ErrCrashed says that the process that computes the graph ended during the run, and that the run may be why. The session
-	// stays usable. A run of several rows isn't tried again: who joined the rows runs them one by one, so that only the one that
-	// is at fault fails.
+	// ErrCrashed says that the process that computes the graph ended during the run, and that the run may be why; mostly a
+	// CrashError says more. The session stays usable. A run of several rows isn't tried again: who joined the rows runs them one
+	// by one, so that only the one that is at fault fails.
 	ErrCrashed = errors.New("the process that computes the graph ended")
 )
+
+// A Cause says why a process that computes a graph ended.
+type Cause string
+
+// The causes.
+const (
+	Crashed Cause = "crashed" // it ended by itself, or sent what made no sense
+	Hung    Cause = "hung"    // it didn't do as it was told in time, or took too long to load, and was killed
+	Killed  Cause = "killed"  // somebody else killed it, as the kernel does where memory runs out
+)
+
+// A CrashError is the error of a run during which the process that computes the graph ended. It wraps ErrCrashed and Err.
+type CrashError struct {
+	Cause Cause
+	// Proven says that the run, of however many rows, is why: there was no other in the process, which ended by itself; or it was
+	// cancelled, computed on, and had to be killed.
+	Proven bool
+	Err    error // the context's where the run was cancelled
+}
+
+func (e *CrashError) Error() string { return fmt.Sprintf("%v: %v", ErrCrashed, e.Err) }
+
+func (e *CrashError) Unwrap() []error { return []error{ErrCrashed, e.Err} }
 
 // DType is the type of a tensor's elements.
 type DType int

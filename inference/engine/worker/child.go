@@ -18,12 +18,13 @@ import (
 
 // A child is one worker process, seen from the parent.
 type child struct {
-	o    Options
-	conn *net.UnixConn
-	cmd  *exec.Cmd
-	said *head
-	turn chan struct{} // of capacity 1: who has put something in writes a message, and takes it out after
-	born time.Time
+	o     Options
+	watch watch
+	conn  *net.UnixConn
+	cmd   *exec.Cmd
+	said  *head
+	turn  chan struct{} // of capacity 1: who has put something in writes a message, and takes it out after
+	born  time.Time
 
 	hello chan message  // what answers open: hello, then opened or failed
 	gone  chan struct{} // closed when the process has ended and nothing of it is left here
@@ -49,11 +50,21 @@ type answer struct {
 
 // A deathError says why a worker ended.
 type deathError struct {
-	text    string
-	ours    error // why we killed it; nil: we didn't
-	foreign bool  // somebody else killed it
-	flying  int   // the runs in flight
+	text   string
+	cause  engine.Cause
+	ours   error         // why we killed it; nil: we didn't
+	flying int           // the runs in flight
+	fresh  bool          // no run of it came out well
+	used   time.Duration // processor time
 }
+
+// unexpected says that nobody wanted the worker to end, as who closes a session or gives a load up does.
+func (e *deathError) unexpected() bool {
+	return e.ours == nil || errors.Is(e, errHung) || errors.Is(e, errLoad) || errors.Is(e, errProtocol)
+}
+
+// blamesItsRun says that the worker ended by itself with a single run in it.
+func (e *deathError) blamesItsRun() bool { return e.cause == engine.Crashed && e.flying <= 1 }
 
 func (e *deathError) Error() string { return e.text }
 
@@ -67,13 +78,13 @@ var (
 )
 
 // spawn starts the process. Its thread waits for it to end: the kernel kills it when the thread that started it ends.
-func spawn(ctx context.Context, o Options) (*child, error) {
+func spawn(ctx context.Context, o Options, w watch) (*child, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
 	}
 	c := &child{
-		o: o, conn: ours, said: &head{}, turn: make(chan struct{}, 1), born: time.Now(),
+		o: o, watch: w, conn: ours, said: &head{}, turn: make(chan struct{}, 1), born: time.Now(),
 		hello: make(chan message, 2), gone: make(chan struct{}), pending: map[uint64]chan answer{},
 	}
 	c.cmd, err = command(ctx, o, theirs)
@@ -101,7 +112,8 @@ func spawn(ctx context.Context, o Options) (*child, error) {
 	return c, nil
 }
 
-// run computes one batch. Its error is errUnsent, a *deathError, ctx's, or the engine's.
+// run computes one batch. Its error is errUnsent, a *deathError, ctx's, the engine's, or says that the run was cancelled, computed on,
+// and was killed: an *engine.CrashError around ctx's.
 func (c *child) run(ctx context.Context, inputs []engine.Tensor) ([]engine.Tensor, error) {
 	id, answered, err := c.expect()
 	if err != nil {
@@ -118,10 +130,28 @@ func (c *child) run(ctx context.Context, inputs []engine.Tensor) ([]engine.Tenso
 	}
 	late := c.killLater()
 	defer late.Stop()
+	used, usedErr := c.used()
 	// Should it not get through, the answer is that the worker is gone.
 	_ = c.send(context.WithoutCancel(ctx), message{kind: kindCancel, id: id})
-	<-answered
-	return nil, ctx.Err()
+	var d *deathError
+	if a := <-answered; usedErr != nil || !errors.As(a.err, &d) || !errors.Is(d, errHung) || d.used-used < c.o.Grace/computing {
+		return nil, ctx.Err()
+	}
+	return nil, &engine.CrashError{Cause: engine.Hung, Proven: d.flying <= 1, Err: ctx.Err()}
+}
+
+// computing is the part of the grace for which a run that doesn't end must have computed to be blamed for it: a worker that is stopped,
+// or starved, isn't its run's fault.
+const computing = 10
+
+// used is for how long the worker has run on the processors.
+func (c *child) used() (time.Duration, error) {
+	select {
+	case <-c.gone:
+		return c.death.used, nil
+	default:
+		return processorTime(c.cmd.Process.Pid)
+	}
 }
 
 // live has the worker compute at the usual priority from now on.
@@ -277,12 +307,18 @@ func (c *child) close() {
 // that it wrote is read.
 func (c *child) bury() {
 	c.mu.Lock()
-	d := &deathError{ours: c.reason, flying: c.flying}
+	d := &deathError{ours: c.reason, flying: c.flying, fresh: !c.answered.Load()}
 	left := c.pending
 	c.pending = nil
 	c.mu.Unlock()
-	d.text, d.foreign = c.said.epitaph(c.cmd.ProcessState, d.ours)
+	d.text, d.cause = c.said.epitaph(c.cmd.ProcessState, d.ours)
+	if s := c.cmd.ProcessState; s != nil {
+		d.used = s.UserTime() + s.SystemTime()
+	}
 	c.death = d
+	if d.unexpected() {
+		c.watch.died(d.cause)
+	}
 	c.hurry.Stop()
 	_ = c.conn.Close()
 	close(c.gone)

@@ -2,12 +2,15 @@ package worker
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
+
+	"modelgate/inference/engine"
 )
 
 // A head keeps the beginning of what is written to it.
@@ -33,25 +36,27 @@ func (h *head) String() string {
 	return strings.ToValidUTF8(h.b.String(), "�")
 }
 
-// epitaph says how a process ended that we killed for the reason ours, if we did, and whether somebody else has killed it.
-func (h *head) epitaph(s *os.ProcessState, ours error) (text string, foreign bool) {
+// epitaph says how a process ended that we killed for the reason ours, if we did, and why.
+func (h *head) epitaph(s *os.ProcessState, ours error) (text string, cause engine.Cause) {
 	if s == nil {
-		return "the worker was lost", true
+		return "the worker was lost", engine.Killed
 	}
-	status, ok := s.Sys().(syscall.WaitStatus)
 	if ours != nil {
-		return fmt.Sprintf("the worker (pid %d) was ended: %v", s.Pid(), ours), false
+		cause = engine.Hung
+		if errors.Is(ours, errProtocol) {
+			cause = engine.Crashed
+		}
+		return fmt.Sprintf("the worker (pid %d) was ended: %v", s.Pid(), ours), cause
 	}
 	text = fmt.Sprintf("the worker (pid %d) ended: %v", s.Pid(), s)
 	if line, _, _ := strings.Cut(strings.TrimSpace(h.String()), "\n"); line != "" {
 		text += ": " + strconv.QuoteToGraphic(line[:min(len(line), 200)])
 	}
-	if !ok || !status.Signaled() {
-		return text, false
+	if status, ok := s.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		switch status.Signal() {
+		case syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT:
+			return text, engine.Killed // no graph sends these; the kernel does where memory runs out
+		}
 	}
-	switch status.Signal() {
-	case syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT:
-		return text, true // no graph sends these; the kernel does where memory runs out
-	}
-	return text, false
+	return text, engine.Crashed
 }

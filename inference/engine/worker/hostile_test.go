@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"reflect"
@@ -56,11 +57,75 @@ func TestRunThatKills(t *testing.T) {
 			}
 		})
 	}
-	if out, err := s.Run(t.Context(), pair(math.MinInt64, -1)); !errors.Is(err, engine.ErrCrashed) || errors.Is(err, engine.ErrGraph) {
-		t.Errorf("%v, %v, want ErrCrashed", out, err)
-	}
+	checkProven(t, s)
 	others.Wait()
 	checkDivides(t, s, 9, 3)
+}
+
+// checkProven has s divide what can't be divided.
+func checkProven(t *testing.T, s engine.Session) {
+	t.Helper()
+	out, err := s.Run(t.Context(), pair(math.MinInt64, -1))
+	var crash *engine.CrashError
+	if !errors.As(err, &crash) || crash.Cause != engine.Crashed || !crash.Proven || !errors.Is(err, engine.ErrCrashed) || errors.Is(err, engine.ErrGraph) {
+		t.Errorf("%v, %v, want a crash of which this run is proven to be the cause", out, err)
+	}
+}
+
+// watched opens a graph and counts the deaths, by cause, and the restarts of its workers.
+func watched(t *testing.T, e engine.Engine, g *enginetest.Graph) (engine.Session, func() (map[engine.Cause]int, int)) {
+	t.Helper()
+	var mu sync.Mutex // guards the two below
+	deaths, restarts := map[engine.Cause]int{}, 0
+	path := t.TempDir() + "/model.onnx"
+	if err := g.WriteFile(path); err != nil {
+		t.Fatal(err)
+	}
+	s, err := e.Open(t.Context(), path, engine.Options{
+		Died:      func(c engine.Cause) { mu.Lock(); defer mu.Unlock(); deaths[c]++ },
+		Restarted: func() { mu.Lock(); defer mu.Unlock(); restarts++ },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s, func() (map[engine.Cause]int, int) {
+		mu.Lock()
+		defer mu.Unlock()
+		return maps.Clone(deaths), restarts
+	}
+}
+
+// A worker that has answered before may have died of what came before: its last run is tried once more, on another. One that dies of
+// the very first it gets proves it at once.
+func TestHowOftenARunMayKill(t *testing.T) {
+	s, seen := watched(t, serving(t), divide())
+	for i, want := range []int{1, 2, 4} {
+		checkProven(t, s)
+		if i > 0 {
+			checkDivides(t, s, 6, 3)
+		}
+		deaths, _ := seen()
+		if deaths[engine.Crashed] != want || len(deaths) != 1 {
+			t.Errorf("after killer %d: deaths %v, want %d", i+1, deaths, want)
+		}
+	}
+	if deaths, restarts := seen(); restarts != deaths[engine.Crashed] {
+		t.Errorf("%d restarts after deaths %v", restarts, deaths)
+	}
+}
+
+// A run of several rows that somebody else's kill ended is told apart from one that did it itself.
+func TestCauseOfACrash(t *testing.T) {
+	s, seen := watched(t, newEngine(t, worker.Options{}, "probe", "-"), divide())
+	_, err := s.Run(t.Context(), []engine.Tensor{{Shape: []int64{2}, Data: []string{"create", "killed"}}})
+	var crash *engine.CrashError
+	if !errors.As(err, &crash) || crash.Cause != engine.Killed || crash.Proven {
+		t.Errorf("%+v: %v, want one that was killed by somebody else", crash, err)
+	}
+	if deaths, _ := seen(); deaths[engine.Killed] != 1 || len(deaths) != 1 {
+		t.Errorf("deaths %v", deaths)
+	}
 }
 
 // In a batch only the request that kills fails, since who joined the batch runs its rows one by one.
@@ -298,11 +363,24 @@ func TestHungRun(t *testing.T) {
 		was := worker.PID(s)
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
-		if _, err := s.Run(ctx, question("deaf")); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := s.Run(ctx, question("deaf")); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, engine.ErrCrashed) {
 			t.Errorf("%v, want the context's error", err)
 		}
 		if got := ask(t, s, "create"); got == "" || worker.PID(s) == was {
 			t.Errorf("%q from worker %d, which was %d", got, worker.PID(s), was)
+		}
+	})
+	t.Run("computes on", func(t *testing.T) {
+		s := enginetest.Open(t, newEngine(t, worker.Options{Grace: time.Second}, "probe", "-"), divide())
+		if c, ok := s.(engine.Candidate); !ok || c.Live(t.Context()) != nil { // it gets its share of a busy machine
+			t.Fatal("it can't be made live")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		_, err := s.Run(ctx, question("busy"))
+		var crash *engine.CrashError
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &crash) || crash.Cause != engine.Hung || !crash.Proven {
+			t.Errorf("%v, want the context's error, and that the run is why", err)
 		}
 	})
 	t.Run("hears", func(t *testing.T) {
@@ -329,7 +407,7 @@ func TestHungRun(t *testing.T) {
 		}()
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
-		if _, err := s.Run(ctx, pair(6, 2)); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := s.Run(ctx, pair(6, 2)); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, engine.ErrCrashed) {
 			t.Errorf("%v, want the context's error", err)
 		}
 		if err := <-patient; err != nil {

@@ -12,11 +12,11 @@ import (
 var errLoad = errors.New("loading took too long")
 
 // start starts a worker and has it load a graph. It returns when the graph is loaded, or the worker is gone.
-func start(ctx context.Context, o Options, open openMessage) (*child, openedMessage, error) {
+func start(ctx context.Context, o Options, w watch, open openMessage) (*child, openedMessage, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, openedMessage{}, err
 	}
-	c, err := spawn(ctx, o)
+	c, err := spawn(ctx, o, w)
 	if err != nil {
 		return nil, openedMessage{}, fmt.Errorf("start a worker: %w", err)
 	}
@@ -80,12 +80,15 @@ const patience = 4
 
 // starved says whether the worker has run for less than half the time that a load may take.
 func (c *child) starved() bool {
-	used, err := processorTime(c.cmd)
+	used, err := c.used()
 	return err == nil && used < c.o.LoadTimeout/2
 }
 
 // loadError is what a worker that ended during a load says about the graph. Before it was ready it hadn't looked at it.
 func (c *child) loadError(ctx context.Context, path string, ready bool) error {
+	if ctx.Err() != nil {
+		c.kill(ctx.Err())
+	}
 	c.kill(errHung) // if it lives: it doesn't read
 	<-c.gone
 	d := c.death
@@ -94,7 +97,7 @@ func (c *child) loadError(ctx context.Context, path string, ready bool) error {
 		return ctx.Err()
 	case !ready:
 		return fmt.Errorf("start a worker for graph %s: %w", path, d)
-	case d.foreign:
+	case d.cause == engine.Killed:
 		return fmt.Errorf("load graph %s: %w", path, d)
 	case errors.Is(d, errLoad) && c.starved():
 		return fmt.Errorf("load graph %s: it isn't loaded after %v, but others had the processors: %w", path, time.Since(c.born).Round(time.Second), d)

@@ -141,8 +141,15 @@ func (s probeSession) answer(ctx context.Context, q string) string {
 		return fmt.Sprint(os.WriteFile(path, []byte("x"), 0o600))
 	case "create":
 		return fmt.Sprint(os.WriteFile("file", []byte("x"), 0o600))
+	case "killed": // as by somebody else
+		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+		select {}
 	case "deaf":
 		select {}
+	case "busy":
+		for n := 0; ; n++ {
+			runtime.KeepAlive(n)
+		}
 	case "patient":
 		<-ctx.Done()
 		return "cancelled"

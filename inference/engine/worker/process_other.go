@@ -20,7 +20,7 @@ func command(context.Context, Options, *os.File) (*exec.Cmd, error) { return nil
 
 func wait(_ *exec.Cmd, started chan<- error) { started <- errLinux }
 
-func processorTime(*exec.Cmd) (time.Duration, error) { return 0, errLinux }
+func processorTime(int) (time.Duration, error) { return 0, errLinux }
 
 type box struct {
 	name     string

@@ -16,6 +16,7 @@ import (
 type session struct {
 	o       Options
 	opened  openedMessage
+	watch   watch
 	gate    *semaphore.Weighted // a run takes one, a run that may be a killer all
 	stop    context.CancelFunc  // has the supervisor end the worker and itself
 	stopped chan struct{}       // closed when it has
@@ -32,9 +33,9 @@ type session struct {
 // whole is all of the gate: more than there will ever be runs.
 const whole = 1 << 30
 
-func newSession(ctx context.Context, o Options, open openMessage, c *child, opened openedMessage) *session {
+func newSession(ctx context.Context, o Options, w watch, open openMessage, c *child, opened openedMessage) *session {
 	s := &session{
-		o: o, open: open, opened: opened, child: c, gate: semaphore.NewWeighted(whole),
+		o: o, watch: w, open: open, opened: opened, child: c, gate: semaphore.NewWeighted(whole),
 		changed: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -75,8 +76,8 @@ func (s *session) Run(ctx context.Context, inputs []engine.Tensor) ([]engine.Ten
 	if !errors.As(err, &d) {
 		return outputs, err
 	}
-	lone := d.flying <= 1 && !d.foreign && d.ours == nil
-	if ctx.Err() == nil && !lone && rows(inputs) <= 1 {
+	// A fresh worker that dies of its only run can blame nothing that came before.
+	if ctx.Err() == nil && !(d.blamesItsRun() && d.fresh) && rows(inputs) <= 1 {
 		outputs, err = s.beside(ctx, inputs, whole)
 	}
 	switch {
@@ -85,7 +86,7 @@ func (s *session) Run(ctx context.Context, inputs []engine.Tensor) ([]engine.Ten
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	}
-	return nil, fmt.Errorf("%w: %w", engine.ErrCrashed, d)
+	return nil, &engine.CrashError{Cause: d.cause, Proven: d.blamesItsRun(), Err: d}
 }
 
 // rows is how many requests inputs may hold.
@@ -179,7 +180,7 @@ func (s *session) supervise(ctx context.Context, c *child) {
 			return
 		}
 		s.replace(c, nil)
-		s.o.Logger.Error("a worker died", "graph", s.open.Path, "runs", c.death.flying, "error", c.death)
+		s.o.Logger.Error("a worker died", "graph", s.open.Path, "cause", string(c.death.cause), "runs", c.death.flying, "error", c.death)
 		c.logLast()
 		switch {
 		case time.Since(c.born) > calm:
@@ -190,6 +191,7 @@ func (s *session) supervise(ctx context.Context, c *child) {
 		if c, gap = s.restart(ctx, gap); c == nil {
 			return
 		}
+		s.watch.restarted()
 		s.replace(nil, c)
 	}
 }
@@ -207,7 +209,7 @@ func (s *session) restart(ctx context.Context, gap time.Duration) (*child, time.
 		open := s.open
 		s.mu.Unlock()
 		open.Live = true // callers wait
-		c, _, err := start(ctx, s.o, open)
+		c, _, err := start(ctx, s.o, s.watch, open)
 		if err == nil {
 			return c, gap
 		}

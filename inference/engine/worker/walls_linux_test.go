@@ -182,6 +182,46 @@ func TestNothingStays(t *testing.T) {
 	}
 }
 
+// However often a session's worker dies, and of whatever: nothing of the dead stays. MODELGATE_DEATHS says how often, if not 25 times.
+func TestDeathsLeaveNothing(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	deaths := 25
+	if n, err := strconv.Atoi(os.Getenv("MODELGATE_DEATHS")); err == nil {
+		deaths = n
+	}
+	s, seen := watched(t, serving(t), divide())
+	die := func(byHand bool) {
+		if byHand {
+			_ = unix.Kill(worker.PID(s), unix.SIGKILL)
+		} else {
+			checkProven(t, s)
+		}
+		checkDivides(t, s, 6, 3)
+	}
+	die(true)
+	die(false)
+	files, goroutines, processes := count(t, "/proc/self/fd"), runtime.NumGoroutine(), len(childrenOf(t))
+	died := func() int { causes, _ := seen(); return causes[engine.Crashed] + causes[engine.Killed] }
+	for i := 0; died() < deaths; i++ {
+		die(i%3 == 0)
+	}
+	if n := count(t, "/proc/self/fd"); n > files {
+		t.Errorf("%d descriptors, there were %d", n, files)
+	}
+	if n := runtime.NumGoroutine(); n > goroutines+1 { // a timer's may just be ending
+		t.Errorf("%d goroutines, there were %d", n, goroutines)
+	}
+	if n := len(childrenOf(t)); n > processes {
+		t.Errorf("%d children, there were %d", n, processes)
+	}
+	if n := count(t, tmp); n != 0 {
+		t.Errorf("%d files in the temporary folder", n)
+	}
+	causes, restarts := seen()
+	t.Logf("deaths %v, %d restarts, %d descriptors, %d goroutines", causes, restarts, files, goroutines)
+}
+
 // Whoever kills the gateway leaves no worker behind, not even one that is stopped and doesn't see its socket close.
 func TestNoOrphan(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "model.onnx")

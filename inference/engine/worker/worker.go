@@ -59,9 +59,9 @@ func (o Options) withDefaults() Options {
 // belongs to the sessions.
 //
 // A worker that dies is started anew: at once the first time, and later where it goes on dying. What was in flight when
-// it died: a run of one row is tried once more with no other beside it, unless it was the only one in flight and the worker died
-// of itself. A run of several rows gets engine.ErrCrashed. A worker that doesn't end a cancelled run is killed; that run gets its
-// context's error.
+// it died: a run of one row is tried once more with no other beside it, unless it was the first of a new worker and alone in it. A
+// run of several rows gets an engine.CrashError. A worker that doesn't end a cancelled run is killed; that run gets its context's
+// error.
 //
 // Until Live is called on its session, a worker loads and computes only where nobody else wants to (SCHED_IDLE, with the idle class
 // for reading from disks that comes with it), and after three seconds of waiting for a tenth of what others get. Without root's
@@ -78,7 +78,7 @@ func New(o Options) (*Engine, error) {
 
 // Try starts a worker and ends it, without a graph. Its error says why no worker can be started here.
 func (e *Engine) Try(ctx context.Context) error {
-	c, _, err := start(ctx, e.o, openMessage{Protocol: protocolVersion, MaxData: e.o.MaxData, Live: true})
+	c, _, err := start(ctx, e.o, watch{}, openMessage{Protocol: protocolVersion, MaxData: e.o.MaxData, Live: true})
 	if err == nil {
 		c.close()
 	}
@@ -93,9 +93,28 @@ func (e *Engine) Open(ctx context.Context, path string, o engine.Options) (engin
 		return nil, fmt.Errorf("open graph: %w", err)
 	}
 	open := openMessage{Protocol: protocolVersion, Path: path, Threads: o.Threads, DataLimit: e.o.DataLimit, MaxData: e.o.MaxData}
-	c, opened, err := start(ctx, e.o, open)
+	w := watch{o.Died, o.Restarted}
+	c, opened, err := start(ctx, e.o, w, open)
 	if err != nil {
 		return nil, err
 	}
-	return newSession(ctx, e.o, open, c, opened), nil
+	return newSession(ctx, e.o, w, open, c, opened), nil
+}
+
+// A watch is who wants to know of deaths. The zero watch is nobody.
+type watch struct {
+	onDeath   func(engine.Cause)
+	onRestart func()
+}
+
+func (w watch) died(cause engine.Cause) {
+	if w.onDeath != nil {
+		w.onDeath(cause)
+	}
+}
+
+func (w watch) restarted() {
+	if w.onRestart != nil {
+		w.onRestart()
+	}
 }
