@@ -75,6 +75,7 @@ func rules() []rule {
 		{"inference", []string{"inference/batch", "inference/engine", "inference/text", "inference/text/hf", "inference/video", "inference/onnxfile"}, true},
 		{"inference/batch", nil, false},
 		{"inference/engine", nil, false},
+		{"inference/engine/worker/workertest", []string{"inference/engine", "inference/engine/enginetest", "inference/engine/ort", "inference/engine/worker"}, false},
 		{"inference/engine/...", []string{"inference/engine", "inference/onnxfile"}, true},
 		{"inference/text/hf", nil, false},
 		{"inference/text", []string{"inference/engine", "inference/text/hf"}, true},

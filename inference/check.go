@@ -22,6 +22,7 @@ func (m *Model) Check(ctx context.Context) error {
 	if _, err := m.Examine(ctx); err != nil {
 		return err
 	}
+	m.killers.live.Store(true)
 	if c, ok := m.session.(engine.Candidate); ok {
 		return c.Live(ctx)
 	}

@@ -135,6 +135,8 @@ type Options struct {
 	// Observed is called, if set, when a run starts, with its number of inputs and how long each waited. It must not block.
 	Observed func(inputs int, waits []time.Duration)
 
+	Supervision Supervision
+
 	Contract string // what the registry says that the model is like, as JSON; Check compares it. Empty: nothing
 }
 

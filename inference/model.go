@@ -51,6 +51,7 @@ type Model struct {
 	pads     atomic.Bool // rows of nearly one length may share a run: WarmUp has seen that padding changes nothing
 	bundle   *bundle
 	options  Options // as Open got them
+	killers  *killers
 }
 
 // A row is what a run gives for one input.
@@ -76,7 +77,8 @@ func Open(ctx context.Context, dir string, eng engine.Engine, o Options) (m *Mod
 	if err != nil {
 		return nil, err
 	}
-	session, err := eng.Open(ctx, b.graph, engine.Options{Threads: o.Threads})
+	k := newKillers(o.Supervision)
+	session, err := eng.Open(ctx, b.graph, engine.Options{Threads: o.Threads, Died: k.died, Restarted: k.Restarted})
 	if err != nil && !errors.Is(err, engine.ErrGraph) {
 		return nil, machineError{err}
 	}
@@ -87,7 +89,7 @@ func Open(ctx context.Context, dir string, eng engine.Engine, o Options) (m *Mod
 	if err != nil {
 		return nil, errors.Join(err, session.Close())
 	}
-	m, err = newModel(ctx, b, g, session, o)
+	m, err = newModel(ctx, b, g, session, k, o)
 	if err != nil {
 		return nil, errors.Join(err, session.Close(), g.Close())
 	}
@@ -100,6 +102,7 @@ func (o Options) check() error {
 	}
 	for name, v := range map[string]int{
 		"max length": o.MaxLength, "max text bytes": o.MaxTextBytes, "threads": o.Threads, "workers": o.Workers, "max batch": o.MaxBatch, "max queue": o.MaxQueue,
+		"killers": o.Supervision.Killers, "refuse for": int(o.Supervision.RefuseFor),
 	} {
 		if v < 0 {
 			return fmt.Errorf("%s is %d: must not be negative", name, v)
@@ -126,8 +129,8 @@ func newGraph(b *bundle, session engine.Session, o Options) (graph, error) {
 	return newFusionGraph(b, in, at, out, o)
 }
 
-func newModel(ctx context.Context, b *bundle, g graph, session engine.Session, o Options) (*Model, error) {
-	m := &Model{graph: g, session: session, positive: -1, maxBatch: o.MaxBatch, bundle: b, options: o}
+func newModel(ctx context.Context, b *bundle, g graph, session engine.Session, k *killers, o Options) (*Model, error) {
+	m := &Model{graph: g, session: session, positive: -1, maxBatch: o.MaxBatch, bundle: b, options: o, killers: k}
 	if m.maxBatch == 0 {
 		m.maxBatch = 8
 	}
@@ -213,7 +216,7 @@ func (m *Model) run(ctx context.Context, examples []Example) ([][]float64, error
 	return m.graph.scores(outputs, len(examples))
 }
 
-// Predict computes the prediction for in. Its errors wrap ErrInput, ErrFull or ErrClosed, or are ctx's, or the model is at fault.
+// Predict computes the prediction for in. Its errors wrap ErrInput, ErrKiller, ErrFull or ErrClosed, or are ctx's, or the model is at fault.
 func (m *Model) Predict(ctx context.Context, in Input) (Prediction, error) {
 	return m.predict(ctx, m.graph, in)
 }
@@ -228,7 +231,13 @@ func (m *Model) predict(ctx context.Context, enc Encoder, in Input) (p Predictio
 		return Prediction{}, err
 	}
 	encoded := time.Now()
-	r, err := m.batcher.Do(ctx, ex)
+	r := row{}
+	if err = m.killers.refusal(ex); err == nil {
+		r, err = m.batcher.Do(ctx, ex)
+	}
+	if errors.Is(err, ErrKiller) {
+		m.killers.Refused()
+	}
 	if err != nil {
 		return Prediction{}, err
 	}
@@ -239,11 +248,20 @@ func (m *Model) predict(ctx context.Context, enc Encoder, in Input) (p Predictio
 	return p, nil
 }
 
-// timed is run, with how long it took.
+// timed is run, with how long it took. What would end the process again isn't run: it may have waited while another like it did. An
+// error of several examples at once leads to a run of each of them alone, which is when the one to blame is found.
 func (m *Model) timed(ctx context.Context, examples []Example) ([]row, error) {
+	for _, ex := range examples {
+		if err := m.killers.refusal(ex); err != nil {
+			return nil, err
+		}
+	}
 	began := time.Now()
 	scores, err := m.run(ctx, examples)
 	if err != nil {
+		if len(examples) == 1 {
+			m.killers.charge(examples[0], err)
+		}
 		return nil, err
 	}
 	rows, took := make([]row, len(scores)), time.Since(began)
@@ -299,6 +317,15 @@ func (m *Model) Close() error {
 	return errors.Join(m.batcher.Close(), m.session.Close(), m.graph.Close())
 }
 
+// killedByOthers says that err is of a process that didn't end by itself, or can't be started for a reason that isn't the graph.
+func killedByOthers(err error) bool {
+	var crash *engine.CrashError
+	if errors.As(err, &crash) {
+		return crash.Cause != engine.Crashed
+	}
+	return errors.Is(err, engine.ErrCrashed) && !errors.Is(err, engine.ErrGraph)
+}
+
 // A machineError is one of the engine that isn't the graph's fault.
 type machineError struct{ error }
 
@@ -309,7 +336,7 @@ func (e machineError) Unwrap() error { return e.error }
 func bundleError(ctx context.Context, err error) error {
 	var pathErr *fs.PathError
 	switch {
-	case errors.Is(err, ErrBundle), ctx.Err() != nil, errors.As(err, new(machineError)):
+	case errors.Is(err, ErrBundle), ctx.Err() != nil, errors.As(err, new(machineError)), killedByOthers(err):
 		return err
 	case errors.As(err, &pathErr) && !errors.Is(err, fs.ErrNotExist):
 		return err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"math"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -17,26 +16,17 @@ import (
 	"modelgate/inference"
 	"modelgate/inference/engine"
 	"modelgate/inference/engine/enginetest"
-	"modelgate/inference/engine/ort"
-	"modelgate/inference/engine/worker"
+	"modelgate/inference/engine/worker/workertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	workertest.BeWorker()
+	goleak.VerifyTestMain(m)
+}
 
 func newEngine(t testing.TB) engine.Engine {
 	t.Helper()
-	library := enginetest.Library(t)
-	var e engine.Engine
-	var err error
-	if program := os.Getenv("MODELGATE_TEST_WORKER"); program != "" { // make test-isolation
-		e, err = worker.New(worker.Options{Path: program, Args: []string{"modelgate", "worker", library}, Logger: slog.New(slog.DiscardHandler)})
-	} else {
-		e, err = ort.Open(ort.Options{LibraryPath: library})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e
+	return workertest.Engine(t, slog.New(slog.DiscardHandler))
 }
 
 func writeBundle(t testing.TB, b enginetest.TextBundle) string {

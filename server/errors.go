@@ -74,6 +74,7 @@ func ofPrediction() table {
 		{batch.ErrClosed, kind{codes.Unavailable, "DRAINING", soon, false}},
 		{engine.ErrClosed, kind{codes.Unavailable, "DRAINING", soon, false}},
 		{video.ErrClosed, kind{codes.Unavailable, "DRAINING", soon, false}},
+		{inference.ErrKiller, kind{codes.Internal, "INPUT_ENDED_WORKER", 0, false}},
 		{video.ErrConfig, kind{codes.Internal, "MODEL_FAILED", 0, true}},
 		{engine.ErrInput, kind{codes.Internal, "MODEL_FAILED", 0, true}},
 		{engine.ErrGraph, kind{codes.Internal, "MODEL_FAILED", 0, true}},

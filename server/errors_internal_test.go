@@ -34,6 +34,7 @@ func TestTables(t *testing.T) {
 	}{
 		{"inference.ErrInput", inference.ErrInput, codes.InvalidArgument, codes.Unavailable},
 		{"inference.ErrBundle", inference.ErrBundle, codes.Internal, codes.FailedPrecondition},
+		{"inference.ErrKiller", inference.ErrKiller, codes.Internal, codes.Unavailable},
 		{"inference.ErrFull", inference.ErrFull, codes.ResourceExhausted, codes.Unavailable},
 		{"inference.ErrClosed", inference.ErrClosed, codes.Unavailable, codes.Unavailable},
 		{"batch.ErrFull", batch.ErrFull, codes.ResourceExhausted, codes.Unavailable},
@@ -105,7 +106,7 @@ func checkKind(t *testing.T, tb table, err error, want codes.Code) {
 	if retryable != (retry.GetRetryDelay().AsDuration() > 0) {
 		t.Errorf("%v has RetryInfo %v", want, retry)
 	}
-	hidden := want == codes.Internal
+	hidden := want == codes.Internal && !errors.Is(err, inference.ErrKiller) // whose text is ours
 	if hidden == strings.Contains(st.Message(), secret) {
 		t.Errorf("the caller is told %q", st.Message())
 	}

@@ -26,8 +26,7 @@ import (
 	"modelgate/inference"
 	"modelgate/inference/engine"
 	"modelgate/inference/engine/enginetest"
-	"modelgate/inference/engine/ort"
-	"modelgate/inference/engine/worker"
+	"modelgate/inference/engine/worker/workertest"
 	"modelgate/inference/video"
 	"modelgate/modelstore"
 	"modelgate/modelstore/dir"
@@ -36,7 +35,10 @@ import (
 	"modelgate/server"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	workertest.BeWorker()
+	goleak.VerifyTestMain(m)
+}
 
 // A faulty engine is ONNX Runtime with a hook before and after each run.
 type faulty struct {
@@ -168,14 +170,7 @@ func start(t testing.TB, change ...func(*config)) *gateway {
 func (g *gateway) wire(c config) {
 	t := g.t
 	t.Helper()
-	library := enginetest.Library(t)
-	var err error
-	if program := os.Getenv("MODELGATE_TEST_WORKER"); program != "" { // make test-isolation
-		g.engine.Engine, err = worker.New(worker.Options{Path: program, Args: []string{"modelgate", "worker", library}, Logger: slog.New(slog.NewTextHandler(g.log, nil))})
-	} else {
-		g.engine.Engine, err = ort.Open(ort.Options{LibraryPath: library})
-	}
-	must(t, err)
+	g.engine.Engine = workertest.Engine(t, slog.New(slog.NewTextHandler(g.log, nil)))
 	log := slog.New(slog.NewTextHandler(g.log, nil))
 	metrics, err := server.NewMetrics(g.reg)
 	must(t, err)

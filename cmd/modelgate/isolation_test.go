@@ -23,52 +23,13 @@ import (
 	modelgatev1 "modelgate/proto/modelgate/v1"
 )
 
-// deadly is a LinearText whose process a word kills, or each if that is negative: there is a division in it that no processor can do.
-func deadly(vocab, word int) *enginetest.Graph {
-	x, y := make([]int64, vocab), make([]int64, vocab)
-	for i := range x {
-		x[i], y[i] = 0, 1
-		if i == word || word < 0 {
-			x[i], y[i] = math.MinInt64, -1
-		}
-	}
-	column := func(v []int64) enginetest.Tensor { return enginetest.Tensor{Shape: []int64{int64(vocab), 1}, Data: v} }
-	return enginetest.NewGraph().
-		Input("input_ids", enginetest.Int64, "batch", "length").
-		Input("attention_mask", enginetest.Int64, "batch", "length").
-		Init("weights", enginetest.Tensor{Shape: []int64{int64(vocab), 2}, Data: enginetest.Random(1, 2*vocab)}).
-		Init("x", column(x)).Init("y", column(y)).
-		Init("last", enginetest.Tensor{Shape: []int64{1}, Data: []int64{-1}}).
-		Init("middle", enginetest.Tensor{Shape: []int64{1}, Data: []int64{1}}).
-		Node("Gather", []string{"x", "input_ids"}, []string{"above"}).
-		Node("Gather", []string{"y", "input_ids"}, []string{"below"}).
-		Node("Div", []string{"above", "below"}, []string{"share"}).
-		Node("Cast", []string{"share"}, []string{"shares"}, enginetest.IntAttr("to", enginetest.Float)).
-		Node("Gather", []string{"weights", "input_ids"}, []string{"rows"}).
-		Node("Cast", []string{"attention_mask"}, []string{"mask"}, enginetest.IntAttr("to", enginetest.Float)).
-		Node("Unsqueeze", []string{"mask", "last"}, []string{"mask3"}).
-		Node("Mul", []string{"rows", "mask3"}, []string{"masked"}).
-		Node("Add", []string{"masked", "shares"}, []string{"shared"}).
-		Node("ReduceSum", []string{"shared", "middle"}, []string{"logits"}, enginetest.IntAttr("keepdims", 0)).
-		Output("logits", enginetest.Float, "batch", 2)
-}
-
-// serveDeadly serves a version that the word "hate" kills, each version in a process of its own.
+// serveDeadly serves a version that the word "hate" kills.
 func serveDeadly(t *testing.T) *process {
 	t.Helper()
 	w := newTestbed(t)
 	dir := filepath.Join(w.models(), "text", "1")
-	if err := (enginetest.TextBundle{}).Write(dir); err != nil {
+	if err := (enginetest.TextBundle{Deadly: []string{"hate"}}).Write(dir); err != nil {
 		t.Fatal(err)
-	}
-	words := enginetest.Words()
-	for i, word := range words {
-		if word != "hate" {
-			continue
-		}
-		if err := deadly(len(words)+2, i+2).WriteFile(filepath.Join(dir, "model.onnx")); err != nil {
-			t.Fatal(err)
-		}
 	}
 	rate(t, dir, 0.9)
 	return w.ready(t, "--isolation", "process")
@@ -85,10 +46,10 @@ func rate(t *testing.T, dir string, f1 float64) {
 func TestCandidateThatKills(t *testing.T) {
 	one := func(v int64) enginetest.Tensor { return enginetest.Tensor{Shape: []int64{1}, Data: []int64{v}} }
 	atLoad := func() *enginetest.Graph {
-		return deadly(len(enginetest.Words())+2, 1).Init("least", one(math.MinInt64)).Init("minus", one(-1)).
+		return enginetest.DeadlyText(len(enginetest.Words())+2, 1).Init("least", one(math.MinInt64)).Init("minus", one(-1)).
 			Node("Div", []string{"least", "minus"}, []string{"never"}).Output("never", enginetest.Int64, 1)
 	}
-	always := func() *enginetest.Graph { return deadly(len(enginetest.Words())+2, -1) }
+	always := func() *enginetest.Graph { return enginetest.DeadlyText(len(enginetest.Words()) + 2) }
 	for name, graph := range map[string]func() *enginetest.Graph{"load": atLoad, "warm-up": always} {
 		t.Run(name, func(t *testing.T) {
 			w := newTestbed(t)

@@ -2,9 +2,11 @@ package enginetest
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -60,6 +62,37 @@ func LinearText(vocab, classes int, seed uint64, shift float32) *Graph {
 		Output("logits", Float, "batch", classes)
 }
 
+// DeadlyText is a LinearText of two classes. Each of the words, by its id, ends the process that computes a text with it: in that text
+// the smallest whole number is divided by -1, which the processor can't do. No words at all means every word.
+func DeadlyText(vocab int, words ...int) *Graph {
+	x, y := make([]int64, vocab), make([]int64, vocab)
+	for i := range x {
+		x[i], y[i] = 0, 1
+		if len(words) == 0 || slices.Contains(words, i) {
+			x[i], y[i] = math.MinInt64, -1
+		}
+	}
+	column := func(v []int64) Tensor { return Tensor{Shape: []int64{int64(vocab), 1}, Data: v} }
+	return NewGraph().
+		Input("input_ids", Int64, "batch", "length").
+		Input("attention_mask", Int64, "batch", "length").
+		Init("weights", Tensor{Shape: []int64{int64(vocab), 2}, Data: Random(1, 2*vocab)}).
+		Init("x", column(x)).Init("y", column(y)).
+		Init("last", Tensor{Shape: []int64{1}, Data: []int64{-1}}).
+		Init("middle", Tensor{Shape: []int64{1}, Data: []int64{1}}).
+		Node("Gather", []string{"x", "input_ids"}, []string{"above"}).
+		Node("Gather", []string{"y", "input_ids"}, []string{"below"}).
+		Node("Div", []string{"above", "below"}, []string{"share"}).
+		Node("Cast", []string{"share"}, []string{"shares"}, IntAttr("to", Float)).
+		Node("Gather", []string{"weights", "input_ids"}, []string{"rows"}).
+		Node("Cast", []string{"attention_mask"}, []string{"mask"}, IntAttr("to", Float)).
+		Node("Unsqueeze", []string{"mask", "last"}, []string{"mask3"}).
+		Node("Mul", []string{"rows", "mask3"}, []string{"masked"}).
+		Node("Add", []string{"masked", "shares"}, []string{"shared"}).
+		Node("ReduceSum", []string{"shared", "middle"}, []string{"logits"}, IntAttr("keepdims", 0)).
+		Output("logits", Float, "batch", 2)
+}
+
 // MLP is a perceptron with one hidden layer: x (batch, in) to y (batch, out).
 func MLP(in, hidden, out int, seed uint64) *Graph {
 	return NewGraph().
@@ -108,6 +141,8 @@ type TextBundle struct {
 	Labels []string // default: negative, positive
 	Seed   uint64
 	Shift  float32 // added to the logit of label 0
+	// Deadly are words of which each ends the process that computes a text with it: the graph is a DeadlyText then, without Shift.
+	Deadly []string
 }
 
 // Write makes the bundle in dir, which it creates.
@@ -141,5 +176,13 @@ func (b TextBundle) Write(dir string) error {
 			return err
 		}
 	}
-	return LinearText(len(words), len(labels), b.Seed, b.Shift).WriteFile(filepath.Join(dir, "model.onnx"))
+	graph := LinearText(len(words), len(labels), b.Seed, b.Shift)
+	if b.Deadly != nil {
+		var deadly []int
+		for _, w := range b.Deadly {
+			deadly = append(deadly, slices.Index(words, w))
+		}
+		graph = DeadlyText(len(words), deadly...)
+	}
+	return graph.WriteFile(filepath.Join(dir, "model.onnx"))
 }
