@@ -129,6 +129,8 @@ type Options struct {
 	Workers  int // runs at the same time; 0: one a core
 	MaxBatch int // inputs in one run; 0 means 8
 	MaxQueue int // inputs that wait; 0 means 1024
+	// MaxWarmUp is how long the first run of a model may take, and WarmUp after it; 0 means DefaultMaxWarmUp.
+	MaxWarmUp time.Duration
 	// MaxCheck is how long Check may take; 0 means DefaultMaxCheck.
 	MaxCheck time.Duration
 

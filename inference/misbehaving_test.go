@@ -1,11 +1,13 @@
 package inference_test
 
 import (
+	"context"
 	"errors"
 	"math"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"modelgate/inference"
 	"modelgate/inference/engine/enginetest"
@@ -61,6 +63,28 @@ func TestMisbehavingGraphs(t *testing.T) {
 			}
 			if !errors.Is(err, inference.ErrBundle) || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%v, want ErrBundle that says %q", err, c.says)
+			}
+		})
+	}
+}
+
+// A graph that never comes to an end is refused too, whether in its first run or in a later one.
+func TestEndlessGraphs(t *testing.T) {
+	vocab := len(enginetest.Words()) + 2
+	for name, at := range map[string]int{"first run": enginetest.Always, "warm-up": enginetest.WordID("the")} {
+		t.Run(name, func(t *testing.T) {
+			dir := writeBundle(t, enginetest.TextBundle{})
+			writeFile(t, dir, "model.onnx", string(enginetest.Trap(vocab, 1, 0, at, enginetest.Loops).Bytes()))
+			m, err := inference.Open(t.Context(), dir, newEngine(t), inference.Options{MaxWarmUp: time.Second})
+			if (err == nil) != (name == "warm-up") {
+				t.Fatalf("opened with %v", err)
+			}
+			if err == nil {
+				defer func() { _ = m.Close() }()
+				err = m.WarmUp(t.Context())
+			}
+			if !errors.Is(err, inference.ErrBundle) || errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "longer than is allowed") {
+				t.Errorf("%v, want ErrBundle", err)
 			}
 		})
 	}

@@ -139,7 +139,7 @@ func newModel(ctx context.Context, b *bundle, g graph, session engine.Session, k
 			m.maxBatch = 1
 		}
 	}
-	if err := m.probe(ctx); err != nil {
+	if err := m.soon(ctx, m.probe); err != nil {
 		return nil, err
 	}
 	if err := m.decideBy(b, o); err != nil {

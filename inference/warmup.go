@@ -1,18 +1,38 @@
 package inference
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
+	"time"
 )
+
+// DefaultMaxWarmUp is far above what a warm-up takes: a graph that doesn't come to an end would keep its place for ever.
+const DefaultMaxWarmUp = 5 * time.Minute
+
+var errSlowWarmUp = errors.New("its runs take longer than is allowed before it serves")
 
 // WarmUp runs the model in the shapes that traffic will have, so that the first callers don't pay for first times, and checks what
 // comes out. Its errors wrap ErrBundle where the model is at fault.
 func (m *Model) WarmUp(ctx context.Context) error {
-	if err := m.warmUp(ctx); err != nil {
+	if err := m.soon(ctx, m.warmUp); err != nil {
 		return bundleError(ctx, fmt.Errorf("warm up: %w", err))
 	}
 	return nil
+}
+
+// soon is f, which runs the graph, within MaxWarmUp. A graph that needs more is at fault.
+func (m *Model) soon(ctx context.Context, f func(context.Context) error) error {
+	most := cmp.Or(m.options.MaxWarmUp, DefaultMaxWarmUp)
+	bounded, cancel := context.WithTimeoutCause(ctx, most, errSlowWarmUp)
+	defer cancel()
+	err := f(bounded)
+	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(bounded), errSlowWarmUp) {
+		return fmt.Errorf("%w: %w, %v", ErrBundle, errSlowWarmUp, most)
+	}
+	return err
 }
 
 func (m *Model) warmUp(ctx context.Context) (err error) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -29,7 +30,7 @@ func openEngine(ctx context.Context, c *config.Loaded, log *slog.Logger) (engine
 		return nil, fmt.Errorf("find this program, to start workers: %w", err)
 	}
 	// A test's binary is this program too, by the name that it is started with.
-	e, err := worker.New(worker.Options{Path: exe, Args: []string{filepath.Base(os.Args[0]), "worker", path}, Logger: log})
+	e, err := worker.New(worker.Options{Path: exe, Args: []string{filepath.Base(os.Args[0]), "worker", path}, Logger: log, LoadTimeout: time.Duration(c.LoadTimeout)})
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ type Config struct {
 	UpdateInterval  Duration `json:"update_interval" jsonschema_description:"Time between two looks at the registry. Default: 30m; 2s for a folder of models."`
 	KeepPrevious    Duration `json:"keep_previous" jsonschema_description:"How long the version before stays in memory after a swap, for an instant rollback."`
 	KeepVersions    int      `json:"keep_versions" jsonschema_description:"How many versions of a model stay on disk."`
+	LoadTimeout     Duration `json:"load_timeout" jsonschema_description:"How long a version may take to load, for its first run, and for its warm-up, each. One that takes longer is refused."`
 	DrainTimeout    Duration `json:"drain_timeout" jsonschema_description:"How long requests in progress may take to end at a swap or at the end of the program."`
 	DrainDelay      Duration `json:"drain_delay" jsonschema_description:"Time between \"not ready\" and the end of listening, for load balancers to notice."`
 	TokenFile       string   `json:"token_file" jsonschema_description:"File with the bearer tokens that callers may send, one a line."`
@@ -155,7 +156,7 @@ func defaults(env func(string) string) *Config {
 		GRPCAddr: "127.0.0.1:8001", HTTPAddr: "127.0.0.1:8000",
 		DataDir:        defaultDataDir(env),
 		UpdateInterval: Duration(30 * time.Minute), KeepPrevious: Duration(10 * time.Minute), KeepVersions: 3,
-		DrainTimeout: Duration(20 * time.Second), Isolation: "none",
+		LoadTimeout: Duration(5 * time.Minute), DrainTimeout: Duration(20 * time.Second), Isolation: "none",
 		Limits: Limits{TextBytes: 64 << 10, MessageBytes: 4 << 20, IDBytes: 256, BatchItems: 256, BatchConcurrency: 32, StreamWindow: 64, Streams: 1024,
 			UploadIdle: Duration(30 * time.Second), UploadTime: Duration(10 * time.Minute)},
 		Video:  Video{ClipBytes: 64 << 20, Pixels: 9 << 20, Frames: 18000, Duration: Duration(10 * time.Minute), Memory: 1 << 30, Timeout: Duration(30 * time.Second)},

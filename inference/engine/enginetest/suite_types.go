@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -176,24 +175,8 @@ func maps(t *testing.T, e engine.Engine) {
 
 // nestedFunctions opens a file of two kilobytes that would expand to 2^26 nodes.
 func nestedFunctions(t *testing.T, e engine.Engine) {
-	b := NewGraph().Input("x", Float, "n").DomainNode("f", "f0", []string{"x"}, []string{"y"}).Output("y", Float, "n").Bytes()
-	b = message(b, 8, varint(str(nil, 1, "f"), 2, 1))
-	for i := range 26 {
-		call := func(in, out string) []byte {
-			n := str(str(nil, 1, in), 2, out)
-			if i == 25 {
-				return str(n, 4, "Relu")
-			}
-			return str(str(n, 4, "f"+strconv.Itoa(i+1)), 7, "f")
-		}
-		f := str(str(str(nil, 1, "f"+strconv.Itoa(i)), 4, "x"), 5, "y")
-		f = message(message(f, 7, call("x", "t")), 7, call("t", "y"))
-		f = message(f, 9, varint(str(nil, 1, "f"), 2, 1))
-		f = message(f, 9, varint(str(nil, 1, ""), 2, 17))
-		b = message(b, 25, str(f, 10, "f"))
-	}
 	path := filepath.Join(t.TempDir(), "model.onnx")
-	if err := os.WriteFile(path, b, 0o600); err != nil {
+	if err := os.WriteFile(path, NestedFunctions(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
