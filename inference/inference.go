@@ -20,6 +20,8 @@ var (
 	ErrInput = errors.New("bad input")
 	// ErrFull says that too many requests wait for the model already: later may work.
 	ErrFull = batch.ErrFull
+	// ErrSlowRun says that the run of an input was ended because it took longer than one may.
+	ErrSlowRun = batch.ErrSlowRun
 	// ErrClosed says that the model was closed.
 	ErrClosed = batch.ErrClosed
 )
@@ -129,6 +131,8 @@ type Options struct {
 	Workers  int // runs at the same time; 0: one a core
 	MaxBatch int // inputs in one run; 0 means 8
 	MaxQueue int // inputs that wait; 0 means 1024
+	// MaxRun is how long one run may take; 0 means a minute.
+	MaxRun time.Duration
 	// MaxWarmUp is how long the first run of a model may take, and WarmUp after it; 0 means DefaultMaxWarmUp.
 	MaxWarmUp time.Duration
 	// MaxCheck is how long Check may take; 0 means DefaultMaxCheck.

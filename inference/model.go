@@ -146,7 +146,7 @@ func newModel(ctx context.Context, b *bundle, g graph, session engine.Session, k
 		return nil, err
 	}
 	m.batcher = batch.New(batch.Options[Example]{
-		Workers: o.Workers, MaxBatch: m.maxBatch, MaxQueue: maxQueue(o.MaxQueue, g.info().Clip), Size: m.size, Observed: o.Observed,
+		Workers: o.Workers, MaxBatch: m.maxBatch, MaxQueue: maxQueue(o.MaxQueue, g.info().Clip), Size: m.size, Observed: o.Observed, MaxRun: o.MaxRun,
 	}, m.timed)
 	return m, nil
 }

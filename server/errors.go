@@ -71,6 +71,7 @@ func ofPrediction() table {
 		{errReferencesFull, kind{codes.ResourceExhausted, "QUEUE_FULL", soon, false}},
 		{batch.ErrFull, kind{codes.ResourceExhausted, "QUEUE_FULL", soon, false}},
 		{video.ErrBusy, kind{codes.ResourceExhausted, "QUEUE_FULL", soon, false}},
+		{batch.ErrSlowRun, kind{codes.DeadlineExceeded, "RUN_TOO_LONG", 0, false}},
 		{batch.ErrClosed, kind{codes.Unavailable, "DRAINING", soon, false}},
 		{engine.ErrClosed, kind{codes.Unavailable, "DRAINING", soon, false}},
 		{video.ErrClosed, kind{codes.Unavailable, "DRAINING", soon, false}},

@@ -38,6 +38,8 @@ func TestTables(t *testing.T) {
 		{"inference.ErrFull", inference.ErrFull, codes.ResourceExhausted, codes.Unavailable},
 		{"inference.ErrClosed", inference.ErrClosed, codes.Unavailable, codes.Unavailable},
 		{"batch.ErrFull", batch.ErrFull, codes.ResourceExhausted, codes.Unavailable},
+		{"batch.ErrSlowRun", batch.ErrSlowRun, codes.DeadlineExceeded, codes.Unavailable},
+		{"inference.ErrSlowRun", inference.ErrSlowRun, codes.DeadlineExceeded, codes.Unavailable},
 		{"batch.ErrClosed", batch.ErrClosed, codes.Unavailable, codes.Unavailable},
 		{"engine.ErrClosed", engine.ErrClosed, codes.Unavailable, codes.Unavailable},
 		{"engine.ErrGraph", engine.ErrGraph, codes.Internal, codes.FailedPrecondition},

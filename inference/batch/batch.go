@@ -22,6 +22,8 @@ type Options[In any] struct {
 	Workers  int // runs at the same time; 0 means one a core
 	MaxBatch int // requests in one run; 0 means 8
 	MaxQueue int // requests that wait; 0 means 1024. More than that many are seconds late on a CPU: better refused
+	// MaxRun is how long one run may take; 0 means a minute. A request whose run takes longer gets ErrSlowRun.
+	MaxRun time.Duration
 	// Size says how large a request is. Only requests of one size share a run: on a CPU padding costs more than batching gains.
 	Size func(In) int
 	// Observed is called, if set, when a run starts, with its number of requests and how long each waited. It must not block.
@@ -38,6 +40,9 @@ func (o Options[In]) withDefaults() Options[In] {
 	if o.MaxQueue <= 0 {
 		o.MaxQueue = 1024
 	}
+	if o.MaxRun <= 0 {
+		o.MaxRun = defaultMaxRun
+	}
 	return o
 }
 
@@ -47,6 +52,7 @@ type Batcher[In, Out any] struct {
 	o       Options[In]
 	run     func(context.Context, []In) ([]Out, error)
 	workers sync.WaitGroup
+	pace    pace
 
 	mu     sync.Mutex // guards the fields below; never held during a run
 	wake   *sync.Cond // a request came, or the batcher was closed
@@ -180,25 +186,17 @@ func (b *Batcher[In, Out]) serve(batch []*request[In, Out]) {
 		return
 	}
 	b.observe(batch)
-	outs, err := b.together(batch)
-	if err == nil {
-		for i, r := range batch {
-			r.done <- answer[Out]{out: outs[i]}
-		}
-		return
-	}
 	if len(batch) == 1 {
-		batch[0].done <- answer[Out]{err: err}
+		b.alone(batch[0], b.o.MaxRun)
 		return
 	}
-	// One bad request fails a run as a whole. Alone, each answers for itself.
-	for _, r := range b.present(batch) {
-		outs, err := b.together([]*request[In, Out]{r})
-		if err != nil {
-			r.done <- answer[Out]{err: err}
-			continue
-		}
-		r.done <- answer[Out]{out: outs[0]}
+	outs, err := b.together(batch, b.pace.limit(len(batch), b.o.MaxRun))
+	if err != nil { // one bad request fails a run as a whole, and one that hangs holds up all
+		b.oneByOne(batch)
+		return
+	}
+	for i, r := range batch {
+		r.done <- answer[Out]{out: outs[i]}
 	}
 }
 
@@ -224,10 +222,12 @@ func (b *Batcher[In, Out]) observe(batch []*request[In, Out]) {
 	b.o.Observed(len(batch), waits)
 }
 
-// together is one run. Its context ends when all its callers have left, not when one of them has.
-func (b *Batcher[In, Out]) together(batch []*request[In, Out]) (outs []Out, err error) {
-	ctx, cancel := b.whileWanted(batch)
+// together is one run. Its context ends when all its callers have left, not when one of them has, or after limit, with ErrSlowRun.
+func (b *Batcher[In, Out]) together(batch []*request[In, Out], limit time.Duration) (outs []Out, err error) {
+	wanted, cancel := b.whileWanted(batch)
 	defer cancel()
+	ctx, stop := context.WithTimeoutCause(wanted, limit, ErrSlowRun)
+	defer stop()
 	defer func() {
 		if p := recover(); p != nil {
 			outs, err = nil, fmt.Errorf("the run panicked: %v", p)
@@ -237,7 +237,14 @@ func (b *Batcher[In, Out]) together(batch []*request[In, Out]) (outs []Out, err 
 	for i, r := range batch {
 		ins[i] = r.in
 	}
+	began := time.Now()
 	outs, err = b.run(ctx, ins)
+	switch {
+	case err == nil:
+		b.pace.learn(time.Since(began), len(ins))
+	case errors.Is(context.Cause(ctx), ErrSlowRun):
+		return nil, fmt.Errorf("%w, %v", ErrSlowRun, limit)
+	}
 	if err == nil && len(outs) != len(ins) {
 		return nil, fmt.Errorf("the run gave %d answers to %d requests", len(outs), len(ins))
 	}

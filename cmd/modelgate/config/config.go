@@ -53,8 +53,9 @@ type TLS struct {
 
 // Batch bounds batches.
 type Batch struct {
-	MaxSize int `json:"max_size" jsonschema_description:"Most requests in one run; 0 is the default for a CPU."`
-	Queue   int `json:"queue" jsonschema_description:"Most requests of a version that may wait; 0 is the default."`
+	MaxSize int      `json:"max_size" jsonschema_description:"Most requests in one run; 0 is the default for a CPU."`
+	MaxRun  Duration `json:"max_run" jsonschema_description:"Longest run of a model. One that takes longer is ended, and its request gets DEADLINE_EXCEEDED."`
+	Queue   int      `json:"queue" jsonschema_description:"Most requests of a version that may wait; 0 is the default."`
 }
 
 // Limits bound requests.
@@ -156,7 +157,7 @@ func defaults(env func(string) string) *Config {
 		GRPCAddr: "127.0.0.1:8001", HTTPAddr: "127.0.0.1:8000",
 		DataDir:        defaultDataDir(env),
 		UpdateInterval: Duration(30 * time.Minute), KeepPrevious: Duration(10 * time.Minute), KeepVersions: 3,
-		LoadTimeout: Duration(5 * time.Minute), DrainTimeout: Duration(20 * time.Second), Isolation: "none",
+		Batch: Batch{MaxRun: Duration(time.Minute)}, LoadTimeout: Duration(5 * time.Minute), DrainTimeout: Duration(20 * time.Second), Isolation: "none",
 		Limits: Limits{TextBytes: 64 << 10, MessageBytes: 4 << 20, IDBytes: 256, BatchItems: 256, BatchConcurrency: 32, StreamWindow: 64, Streams: 1024,
 			UploadIdle: Duration(30 * time.Second), UploadTime: Duration(10 * time.Minute)},
 		Video:  Video{ClipBytes: 64 << 20, Pixels: 9 << 20, Frames: 18000, Duration: Duration(10 * time.Minute), Memory: 1 << 30, Timeout: Duration(30 * time.Second)},

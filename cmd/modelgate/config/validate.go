@@ -100,6 +100,9 @@ func (l *Loaded) validateNumbers(bad complain) {
 	if l.UpdateInterval <= 0 {
 		bad("update_interval", "must be more than 0")
 	}
+	if l.Batch.MaxRun <= 0 {
+		bad("batch.max_run", "must be more than 0")
+	}
 	if l.LoadTimeout <= 0 {
 		bad("load_timeout", "must be more than 0")
 	}
