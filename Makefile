@@ -26,13 +26,17 @@ demo-stop: ## Ends the servers that `make demo` left running
 	@python3 tools/demo/stop.py
 
 .PHONY: test
-test: tools tokenizers onnxruntime ffmpeg python mlflow2 moto corpus test-python ## Sets everything up and passes every test
+test: tools tokenizers onnxruntime ffmpeg python mlflow2 moto corpus test-python test-onnxgo ## Sets everything up and passes every test
 	@$(PYTHON) -m pytest -q -p no:cacheprovider tools/demo
 	go test -race -timeout 15m ./...
 
 .PHONY: test-python
 test-python: build python mlflow2 lint-python protos pyclient ffmpeg ## Tests the Python client, publishing and Spark against the real program
 	@.cache/pyclient-venv/bin/python -m pytest -q -p no:cacheprovider clients/python
+
+.PHONY: test-onnxgo
+test-onnxgo: build ## Compares the second engine, onnx-go, with ONNX Runtime
+	go -C engines/onnxgo test -timeout 10m ./...
 
 .PHONY: test-torch
 test-torch: build python ffmpeg ## Exports real architectures with PyTorch and compares (fetches 6 GB)
@@ -80,6 +84,15 @@ build: tools tokenizers onnxruntime ## Builds bin/modelgate with ONNX Runtime be
 	@mkdir -p bin
 	@go build -ldflags "-X main.version=$(VERSION)" -o bin/modelgate ./cmd/modelgate
 	@cmp -s .cache/onnxruntime/lib/$(LIBRARY) bin/$(LIBRARY) || install -m 755 .cache/onnxruntime/lib/$(LIBRARY) bin/$(LIBRARY)
+
+.PHONY: onnxgo
+onnxgo: tools ## Builds bin/modelgate-onnxgo, a worker with the second engine, onnx-go
+	@mkdir -p bin
+	@go -C engines/onnxgo build -o $(CURDIR)/bin/modelgate-onnxgo ./cmd/modelgate-onnxgo
+
+.PHONY: onnxgo-modules
+onnxgo-modules:
+	@go -C engines/onnxgo mod download
 
 .PHONY: onnxruntime
 onnxruntime: ## Fetches ONNX Runtime into .cache/onnxruntime/lib

@@ -20,6 +20,9 @@ check() {
 tidy() { # tidy FOLDER: go.mod is what `go mod tidy` would write
   go -C "$1" mod tidy -diff
 }
+golangci() { # golangci FOLDER: a module of its own, under the same rules
+  (cd "$1" && golangci-lint run ./...)
+}
 gofmt_clean() {
   local files
   files=$(git ls-files -z --cached --others --exclude-standard -- '*.go' | xargs -0 ls 2>/dev/null | xargs gofmt -l)
@@ -34,8 +37,11 @@ dockerfiles() {
 
 check gofmt gofmt_clean
 check "go vet" go vet ./...
+check "go vet, engines/onnxgo" go -C engines/onnxgo vet ./...
 check golangci-lint golangci-lint run ./...
+check "golangci-lint, engines/onnxgo" golangci engines/onnxgo
 check "go mod tidy" tidy .
+check "go mod tidy, engines/onnxgo" tidy engines/onnxgo
 check "go mod tidy, tools" tidy tools
 check "go mod tidy, tools/golangci" tidy tools/golangci
 check "buf lint" buf lint

@@ -18,6 +18,9 @@ import (
 
 // openEngine chooses the engine, here or in worker processes. This file is the only place that knows its name.
 func openEngine(ctx context.Context, c *config.Loaded, log *slog.Logger) (engine.Engine, error) {
+	if c.WorkerProgram != "" {
+		return otherEngine(ctx, c.WorkerProgram, log)
+	}
 	path, err := ort.FindLibrary(c.ONNXRuntime)
 	if err != nil {
 		return nil, fmt.Errorf("%w (onnxruntime, MODELGATE_ONNXRUNTIME or --onnxruntime)", err)
@@ -35,6 +38,22 @@ func openEngine(ctx context.Context, c *config.Loaded, log *slog.Logger) (engine
 		return nil, err
 	}
 	return e, e.Try(ctx)
+}
+
+// otherEngine is whatever engine a program has that is started as a worker in place of this one.
+func otherEngine(ctx context.Context, program string, log *slog.Logger) (engine.Engine, error) {
+	path, err := filepath.Abs(program)
+	if err != nil {
+		return nil, err
+	}
+	e, err := worker.New(worker.Options{Path: path, Args: []string{filepath.Base(path), "worker"}, Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	if err := e.Try(ctx); err != nil {
+		return nil, fmt.Errorf("%w (worker_program is %s: it must be a worker of this release of modelgate, such as modelgate-onnxgo)", err, program)
+	}
+	return e, nil
 }
 
 // workerCommand is what openEngine starts.

@@ -30,6 +30,7 @@ type Config struct {
 	FFmpeg          string   `json:"ffmpeg" jsonschema_description:"Path of the ffmpeg program, which decodes clips. Default: the one on the PATH. Only models that take clips need it."`
 	Threads         int      `json:"threads" jsonschema_description:"Threads inside one run of a model; 0 is the engine's choice."`
 	Isolation       string   `json:"isolation" jsonschema:"enum=none,enum=process" jsonschema_description:"Where models compute. process: each version in a process of its own, shut in, which may crash without the gateway; none: in the gateway, which saves a tenth of a millisecond a run."`
+	WorkerProgram   string   `json:"worker_program" jsonschema_description:"Path of a program that computes in the worker processes in place of this one, with another engine, such as modelgate-onnxgo. Needs isolation: process."`
 	Workers         int      `json:"workers" jsonschema_description:"Runs of a version at the same time; 0 is one a core."`
 
 	TLS    TLS    `json:"tls" jsonschema_description:"Certificates, read again when they change."`

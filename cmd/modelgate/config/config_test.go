@@ -190,6 +190,7 @@ func TestMistakes(t *testing.T) {
 		"no such file":            {config.Sources{Env: []string{"MODELGATE_CONFIG=/nowhere/x.yaml"}}, []string{"MODELGATE_CONFIG", "/nowhere/x.yaml", "no such file"}},
 		"an address without port": {from(map[string]string{"grpc_addr": "localhost"}, ""), []string{"--grpc-addr", "host:port"}},
 		"one port for both":       {from(map[string]string{"http_addr": "127.0.0.1:8001"}, ""), []string{"same as grpc_addr"}},
+		"another engine, nowhere": {from(map[string]string{"worker_program": "/opt/other"}, ""), []string{"--worker-program: worker_program: needs isolation: process"}},
 		"half of TLS":             {from(map[string]string{"tls.cert": "x"}, ""), []string{"--tls-cert: tls.cert: needs its private key"}},
 		"a database as registry":  {from(nil, "", "MLFLOW_TRACKING_URI=sqlite:///x.db"), []string{"MLFLOW_TRACKING_URI", "mlflow server"}},
 		"weights of 1.1":          {from(nil, "fusion: {text_weight: 0.4}\n"), []string{"fusion.video_weight: 0.7 and fusion.text_weight, 0.4, are 1.1 together"}},

@@ -70,6 +70,9 @@ func (l *Loaded) validateFiles(bad complain) {
 	if l.OpenPredictions && l.TokenFile == "" {
 		bad("open_predictions", "means nothing without token_file")
 	}
+	if l.WorkerProgram != "" && l.Isolation != "process" {
+		bad("worker_program", "needs isolation: process; without it models compute in the gateway, with ONNX Runtime")
+	}
 	if l.DataDir == "" {
 		bad("data_dir", "must not be empty; it is where state and ledger are kept")
 	} else if abs, err := filepath.Abs(l.DataDir); err == nil && l.ModelsDir != "" {

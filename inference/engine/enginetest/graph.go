@@ -29,6 +29,12 @@ type Graph struct {
 // NewGraph returns an empty graph of operator set 17, with ONNX-ML's set 3.
 func NewGraph() *Graph { return &Graph{domains: map[string]int64{"": 17, "ai.onnx.ml": 3}} }
 
+// Opset has the graph speak another version of ai.onnx's operators.
+func (g *Graph) Opset(version int64) *Graph {
+	g.domains[""] = version
+	return g
+}
+
 // Input declares an input. A dimension is an int, or a string that names an open one.
 func (g *Graph) Input(name string, elem int, dims ...any) *Graph {
 	g.inputs = append(g.inputs, valueInfo(name, tensorType(elem, dims)))
@@ -131,6 +137,15 @@ func attr(name string, kind uint64) []byte { return varint(str(nil, 1, name), 20
 func IntAttr(name string, v int64) Attr {
 	return Attr{varint(attr(name, 2), 3, uint64(v))}
 }
+
+// FloatAttr is an attribute that holds a number.
+func FloatAttr(name string, v float32) Attr {
+	b := protowire.AppendTag(attr(name, 1), 2, protowire.Fixed32Type)
+	return Attr{protowire.AppendFixed32(b, math.Float32bits(v))}
+}
+
+// StringAttr is an attribute that holds a string.
+func StringAttr(name, v string) Attr { return Attr{str(attr(name, 3), 4, v)} }
 
 // StringsAttr is an attribute that holds strings.
 func StringsAttr(name string, v ...string) Attr {
