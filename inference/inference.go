@@ -142,6 +142,10 @@ type Options struct {
 	Observed func(inputs int, waits []time.Duration)
 
 	Supervision Supervision
+	// AllowLabelChange lets a version with other labels, another positive label or of another kind take the place of one that serves.
+	AllowLabelChange bool
+	// MaxSlowdown is how many times as long as one of the version that serves a run may take; 0: any number.
+	MaxSlowdown float64
 
 	Contract string // what the registry says that the model is like, as JSON; Check compares it. Empty: nothing
 }

@@ -100,6 +100,9 @@ func (o Options) check() error {
 	if o.Threshold != nil && !inUnit(*o.Threshold) {
 		return fmt.Errorf("threshold is %v: must be in [0, 1]", *o.Threshold)
 	}
+	if !(o.MaxSlowdown == 0 || o.MaxSlowdown >= 1) {
+		return fmt.Errorf("max slowdown is %v: must be 0 or at least 1", o.MaxSlowdown)
+	}
 	for name, v := range map[string]int{
 		"max length": o.MaxLength, "max text bytes": o.MaxTextBytes, "threads": o.Threads, "workers": o.Workers, "max batch": o.MaxBatch, "max queue": o.MaxQueue,
 		"killers": o.Supervision.Killers, "refuse for": int(o.Supervision.RefuseFor),

@@ -98,11 +98,11 @@ func (u *Updater) consider(ctx context.Context, m *model, c Version) (taken bool
 	case Keep:
 		return true, nil
 	case Refuse:
-		u.noteOnce(m, c, Entry{Candidate: c, Active: active, Outcome: Refused, Code: d.Code, Reason: d.Reason, Actor: "policy"})
+		u.noteOnce(m, c, Entry{Candidate: c, Active: active, Outcome: Refused, Code: d.Code, Reason: d.Reason, Actor: actorPolicy})
 		return false, nil
 	}
 	_, promoter := u.src.(Promoter)
-	err = u.bring(ctx, m, c, bringing{decision: d, actor: "policy", recheck: !m.Rules.Newest, also: func(s *Saved) {
+	err = u.bring(ctx, m, c, bringing{decision: d, actor: actorPolicy, recheck: !m.Rules.Newest, also: func(s *Saved) {
 		s.Hold, s.Unpromoted = nil, promoter && m.Rules.Newest
 	}})
 	if errors.Is(err, ErrPermanent) {

@@ -7,8 +7,10 @@ type Event struct {
 	Kind     EventKind
 	Version  Version
 	Phase    Phase         // PhaseEnded
-	Duration time.Duration // PhaseEnded
-	Err      error         // PhaseEnded, Checked: nil if it went well; CloseFailed, CheckFailed: why
+	Duration time.Duration // PhaseEnded; Compared: of a run of Version, 0 if it wasn't measured
+	Before   time.Duration // Compared: of a run of the version that serves
+	Err      error         // PhaseEnded, Checked: nil if it went well; CloseFailed, CheckFailed: why; Compared: what was found against Version
+	Anyway   bool          // Compared: what was found doesn't count
 	Entry    *Entry        // Decided
 	Done     int64         // Progressed: bytes fetched so far
 	Total    int64         // Progressed: bytes in all; 0 if unknown
@@ -25,6 +27,7 @@ const (
 	Checked                      // a pass asked the registry, whatever became of the candidates; Version.Model names the model
 	Progressed                   // a download goes on
 	CheckFailed                  // a pass couldn't ask the registry; Version.Model names the model
+	Compared                     // a candidate was held against the version that serves
 )
 
 // A Phase is one step of a version on its way in or out.
@@ -38,9 +41,16 @@ const (
 	PhaseLoad        Phase = "load"         // open the bundle
 	PhaseWarmUp      Phase = "warm_up"      // run it on the shapes of traffic
 	PhaseCheck       Phase = "check"        // hold it against what its publisher promised
+	PhaseCompare     Phase = "compare"      // hold it against the version that serves
 	PhasePublishWait Phase = "publish_wait" // wait for the write lock
 	PhasePublishHeld Phase = "publish_held" // the write lock is held
 	PhaseDrain       Phase = "drain"        // from retirement to closed
+)
+
+// What a comparison measures has its place among the timings, though it is no phase.
+const (
+	PhaseRunBefore Phase = "run_before" // a run of the version that serves
+	PhaseRun       Phase = "run"        // a run of the candidate on the same input
 )
 
 // Timings are the durations of a swap's phases.

@@ -130,6 +130,7 @@ func (u *Updater) fetchAndSwap(ctx context.Context, m *model, v Version, how bri
 			return "", fmt.Errorf("look at the registry again before the swap to %v: %w", v, err)
 		}
 	}
+	b.Anyway = how.actor != actorPolicy || how.decision.Action == Return
 	u.update(m, "candidate", func(p *progress) { p.phase = PhaseLoad })
 	st, err := u.slots.Swap(ctx, b, func() error {
 		return u.save(m, func(s *Saved) { s.serve(b.Version); s.also(how.also) })
@@ -207,7 +208,7 @@ func (u *Updater) writePromotion(ctx context.Context, m *model) {
 	v := m.saved.Active
 	err := p.MarkPromoted(ctx, v)
 	if err != nil && ctx.Err() == nil {
-		u.noteOnce(m, v, Entry{Candidate: v, Active: v, Outcome: Noted, Code: codeUnpromoted, Actor: "policy",
+		u.noteOnce(m, v, Entry{Candidate: v, Active: v, Outcome: Noted, Code: codeUnpromoted, Actor: actorPolicy,
 			Reason: fmt.Sprintf("%v serves, but the registry did not take its promotion: %v", v, err)})
 	}
 	if err == nil || errors.Is(err, ErrNoVersion) {

@@ -6,7 +6,10 @@ import (
 	"fmt"
 )
 
-const actorRestart = "restart"
+const (
+	actorPolicy  = "policy"
+	actorRestart = "restart"
+)
 
 // restore serves what served before a restart, or else the version before that.
 func (u *Updater) restore(ctx context.Context, m *model) {

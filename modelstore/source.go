@@ -66,6 +66,8 @@ type Bundle struct {
 	Version Version // with Digest
 	Dir     string
 	Release func() // called once, when nothing uses Dir any more; never nil
+	// Anyway says that the version is to serve however it compares with the one that serves: the operator asked for it, or it served before.
+	Anyway bool
 }
 
 // String is for people.

@@ -23,7 +23,8 @@ var (
 )
 
 // A Servable is a loaded model. WarmUp runs it on the shapes that traffic will have and says if the answers can't be right;
-// Check, after it, says if the model isn't the one that was published. Each is called once, before the version is published.
+// Check, after it, says if the model isn't the one that was published. Each is called once, before the version is published. One that
+// is a Comparer too is held against the version that serves then.
 // Close frees it and is called once, when no request uses it any more.
 type Servable interface {
 	WarmUp(ctx context.Context) error
@@ -40,7 +41,7 @@ type StoreOptions struct {
 	KeepPrevious time.Duration
 	// DrainTimeout bounds the wait for an old version's requests before the next one is loaded. 0 means a minute.
 	DrainTimeout time.Duration
-	// Permanent, if not nil, says of an error from a load, a warm-up or a check that trying again can't mend it.
+	// Permanent, if not nil, says of an error from a load, a warm-up, a check or a comparison that trying again can't mend it.
 	Permanent func(error) bool
 	// Observe, if not nil, is told of each phase's end. It is called with no lock held and should return soon.
 	Observe func(Event)
@@ -53,7 +54,7 @@ type StoreOptions struct {
 //  2. Once a version has been published under a name, Acquire never fails for that name until Close.
 //  3. At most two versions of a model are in memory, those being loaded and those still draining counted.
 //  4. The lock is held for a few assignments only: for no I/O, no load, no wait, no callback.
-//  5. A version that can't be loaded or warmed up, or isn't what was published, changes nothing for callers.
+//  5. A version that can't be loaded or warmed up, isn't what was published, or may not replace what serves, changes nothing for callers.
 //
 // All methods are safe for concurrent use.
 type Store[M Servable] struct {
@@ -123,10 +124,10 @@ func (s *Store[M]) Serving(model string) (active, standby Version) {
 	return sl.active.version(), sl.standby.version()
 }
 
-// Swap loads b, warms it up, checks it and publishes it; the version that served becomes the standby. Callers notice nothing.
+// Swap loads b, warms it up, checks it, compares it with what serves and publishes it; the version that served becomes the standby. Callers notice nothing.
 //
 // Before it loads, it retires the standby and waits until that is closed, at most DrainTimeout (ErrStillDraining).
-// commit, if not nil, runs after the check and before the publication: an error from it calls the swap off.
+// commit, if not nil, runs after the comparison and before the publication: an error from it calls the swap off.
 // Swap takes over b: it is released when the version is closed, or at once if Swap fails.
 // Swaps of one model wait for each other; those of different models don't.
 func (s *Store[M]) Swap(ctx context.Context, b Bundle, commit func() error) (Timings, error) {
@@ -151,7 +152,7 @@ func (s *Store[M]) Swap(ctx context.Context, b Bundle, commit func() error) (Tim
 	return t, nil
 }
 
-// prepare makes room for a second version, loads b's, warms it up and checks it, with no lock held. On an error b is released.
+// prepare makes room for a second version, loads b's, warms it up, checks it and compares it, with no lock held. On an error b is released.
 func (s *Store[M]) prepare(ctx context.Context, sl *slot[M], b Bundle, t Timings) (*loaded[M], error) {
 	v := b.Version
 	err := s.phase(v, PhaseRetire, t, func() error { return s.makeRoom(ctx, sl) })
@@ -175,6 +176,10 @@ func (s *Store[M]) prepare(ctx context.Context, sl *slot[M], b Bundle, t Timings
 	if err != nil {
 		s.discard(l)
 		return nil, fmt.Errorf("check %v: %w", v, err)
+	}
+	if err := s.compare(ctx, l, t); err != nil {
+		s.discard(l)
+		return nil, fmt.Errorf("compare %v with the version that serves: %w", v, err)
 	}
 	return l, nil
 }

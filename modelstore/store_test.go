@@ -28,6 +28,8 @@ type lab struct {
 	loadErr    error
 	warmUpErr  error
 	checkErr   error
+	compareErr error
+	compared   []string // "2 with 1"
 	beforeLoad func(modelstore.Version)
 
 	checkDir func(v modelstore.Version, dir string) error // says if dir isn't v's
@@ -92,6 +94,21 @@ func (w *weights) Check(context.Context) error {
 	w.lab.mu.Lock()
 	defer w.lab.mu.Unlock()
 	return w.lab.checkErr
+}
+
+func (l *lab) failCompare(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.compareErr = err
+}
+
+// Compare uses the version that serves as a request would.
+func (w *weights) Compare(_ context.Context, active *weights) (before, after time.Duration, err error) {
+	active.predict(func() {})
+	w.lab.mu.Lock()
+	defer w.lab.mu.Unlock()
+	w.lab.compared = append(w.lab.compared, w.v.ID()+" with "+active.v.ID())
+	return 2 * time.Millisecond, 3 * time.Millisecond, w.lab.compareErr
 }
 
 func (w *weights) Close() error {
@@ -246,11 +263,13 @@ func TestCandidateThatFailsChangesNothing(t *testing.T) {
 		name         string
 		load, warmUp error
 		check        error
+		compare      error
 		commit       error
 	}{
 		{name: "load", load: boom},
 		{name: "warm-up", warmUp: boom},
 		{name: "check", check: boom},
+		{name: "compare", compare: boom},
 		{name: "commit", commit: boom},
 	}
 	for _, c := range cases {
@@ -259,6 +278,7 @@ func TestCandidateThatFailsChangesNothing(t *testing.T) {
 			swap(t, s, l.bundle("text", 1))
 			l.fail(c.load, c.warmUp)
 			l.failCheck(c.check)
+			l.failCompare(c.compare)
 			_, err := s.Swap(t.Context(), l.bundle("text", 2), func() error { return c.commit })
 			if !errors.Is(err, boom) {
 				t.Fatalf("Swap: %v, want boom", err)

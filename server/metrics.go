@@ -34,6 +34,7 @@ type Metrics struct {
 	version     *prometheus.GaugeVec
 	fetched     *prometheus.GaugeVec
 	toFetch     *prometheus.GaugeVec
+	slowdown    *prometheus.GaugeVec
 	uploads     prometheus.Gauge
 	clips       clipMetrics
 
@@ -49,7 +50,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	m.uploads = prometheus.NewGauge(prometheus.GaugeOpts(opts("upload_bytes", "Bytes of uploads that are in memory, being received or answered.")))
 	m.clips = newClipMetrics()
 	for _, c := range append(m.clips.all(), m.requests, m.latency, m.inflight, m.rpcs, m.rpcLatency, m.batchSize, m.queue,
-		m.decisions, m.phases, m.closeErrors, m.registryUp, m.lastCheck, m.servingF1, m.version, m.fetched, m.toFetch, m.uploads) {
+		m.decisions, m.phases, m.closeErrors, m.registryUp, m.lastCheck, m.servingF1, m.version, m.fetched, m.toFetch, m.slowdown, m.uploads) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -80,6 +81,7 @@ func (m *Metrics) makeModelMetrics() {
 	m.servingF1 = gauge("serving_f1", "The F1 of the version that serves; absent if it is unknown.", "model")
 	m.version = gauge("serving_version", "The number of the version that serves.", "model")
 	m.fetched = gauge("fetched_bytes", "Bytes of the newest download that have arrived.", "model")
+	m.slowdown = gauge("candidate_slowdown", "How many times as long as one of the version that served a run of the newest candidate took.", "model")
 	m.toFetch = gauge("fetch_size_bytes", "Bytes that the newest download has in all; 0 if the registry doesn't say.", "model")
 }
 
@@ -117,6 +119,10 @@ func (m *Metrics) Observe(e modelstore.Event) {
 	case modelstore.Progressed:
 		m.fetched.WithLabelValues(model).Set(float64(e.Done))
 		m.toFetch.WithLabelValues(model).Set(float64(e.Total))
+	case modelstore.Compared:
+		if e.Before > 0 {
+			m.slowdown.WithLabelValues(model).Set(e.Duration.Seconds() / e.Before.Seconds())
+		}
 	case modelstore.CheckFailed:
 		m.registryUp.WithLabelValues(model).Set(0)
 	case modelstore.Decided:

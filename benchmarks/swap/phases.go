@@ -38,7 +38,7 @@ type phased struct {
 
 func phases() []modelstore.Phase {
 	return []modelstore.Phase{modelstore.PhaseFetch, modelstore.PhaseVerify, modelstore.PhaseRetire, modelstore.PhaseLoad, modelstore.PhaseWarmUp,
-		modelstore.PhaseCheck, modelstore.PhasePublishWait, modelstore.PhasePublishHeld, modelstore.PhaseDrain}
+		modelstore.PhaseCheck, modelstore.PhaseCompare, modelstore.PhasePublishWait, modelstore.PhasePublishHeld, modelstore.PhaseDrain}
 }
 
 // measurePhases swaps a bundle from a folder through cache, engine and updater, as `modelgate serve --models` does.

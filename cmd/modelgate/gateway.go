@@ -141,6 +141,7 @@ func modelOptions(c *config.Loaded, name string) inference.Options {
 		PositiveLabel: m.PositiveLabel, Threshold: m.Threshold, MaxLength: m.MaxLength, SpecialAsText: m.SpecialAsText,
 		MaxTextBytes: int(c.Limits.TextBytes), Threads: c.Threads, Workers: c.Workers, MaxBatch: c.Batch.MaxSize, MaxQueue: c.Batch.Queue,
 		MaxRun: time.Duration(c.Batch.MaxRun), MaxWarmUp: time.Duration(c.LoadTimeout),
+		AllowLabelChange: m.AllowLabelChange, MaxSlowdown: m.MaxSlowdown,
 	}
 }
 
@@ -179,8 +180,21 @@ func logEvent(log *slog.Logger, e modelstore.Event) {
 	switch e.Kind {
 	case modelstore.PhaseEnded:
 		log.Debug("phase", "version", e.Version.String(), "phase", string(e.Phase), "seconds", e.Duration.Seconds(), "error", e.Err)
+	case modelstore.Compared:
+		logCompared(log, e)
 	case modelstore.CloseFailed:
 		log.Warn("a version was closed with an error", "version", e.Version.String(), "error", e.Err)
+	}
+}
+
+// logCompared tells how a candidate compares with what serves. A refusal is in the ledger, and in the log from there.
+func logCompared(log *slog.Logger, e modelstore.Event) {
+	if e.Before > 0 {
+		log.Info("compared with the version that serves", "version", e.Version.String(), "slowdown", e.Duration.Seconds()/e.Before.Seconds(),
+			"run_seconds", e.Duration.Seconds(), "run_seconds_before", e.Before.Seconds())
+	}
+	if e.Err != nil && e.Anyway {
+		log.Warn("it is to serve all the same", "version", e.Version.String(), "found", e.Err)
 	}
 }
 

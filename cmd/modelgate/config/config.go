@@ -149,6 +149,8 @@ type Model struct {
 	Threshold          *float64 `json:"threshold,omitempty" jsonschema:"minimum=0,maximum=1" jsonschema_description:"Score from which the decision is positive. Default: the bundle's, or 0.5."`
 	Provenance         string   `json:"provenance" jsonschema:"enum=any,enum=manifest" jsonschema_description:"What a version must prove. manifest: it has a manifest.json and, in a registry, the tag modelgate.digest, as modelgate.publish writes them."`
 	MaxLength          int      `json:"max_length" jsonschema_description:"Tokens after which a text is cut. Default: the bundle's."`
+	AllowLabelChange   bool     `json:"allow_label_change" jsonschema_description:"Let a version with other labels, another positive label or of another kind replace the one that serves."`
+	MaxSlowdown        float64  `json:"max_slowdown" jsonschema:"minimum=0" jsonschema_description:"How many times as long as one of the version that serves a run of a new one may take, 1 or more; 0: any number, which is logged."`
 	SpecialAsText      bool     `json:"special_as_text" jsonschema_description:"Special tokens that a user types are text, whatever the bundle says."`
 }
 

@@ -257,6 +257,9 @@ func (l *Loaded) validateModel(name string, m *Model, bad complain) {
 	if m.RegisteredName == "" {
 		bad(prefix+"registered_name", "must not be empty")
 	}
+	if m.MaxSlowdown != 0 && !(m.MaxSlowdown >= 1) {
+		bad(prefix+"max_slowdown", "%v is less than 1, which would refuse what is as fast; 0 refuses nothing", m.MaxSlowdown)
+	}
 	if m.MaxLength < 0 {
 		bad(prefix+"max_length", "%d is less than 0", m.MaxLength)
 	}
