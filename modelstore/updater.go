@@ -89,10 +89,11 @@ func NewUpdater(src Source, store slots, cache Cache, journal Journal, o Updater
 // A model is what the Updater knows of one model.
 type model struct {
 	ModelConfig
-	wake chan struct{} // capacity 1: there is an order
+	wake chan struct{} // capacity 1: there is an order or a hint
 
 	added     bool               // found by Discover while running
 	orders    []*order           // guarded by Updater.mu
+	hinted    bool               // guarded by Updater.mu: somebody said that the registry changed, and no pass began since
 	interrupt context.CancelFunc // guarded by Updater.mu: ends the pass in progress; nil if none is
 	progress  progress           // guarded by Updater.mu: what Status tells
 
@@ -104,6 +105,9 @@ type model struct {
 	failures int               // in a row
 	leave    time.Duration     // how long the registry wants to be left alone, from the newest pass on
 	asked    bool              // the registry answered in the newest pass
+
+	next       time.Time // when a pass is due
+	nextHinted time.Time // when one is due if there is a hint
 }
 
 func newModel(c ModelConfig) *model {
@@ -176,10 +180,12 @@ func (u *Updater) loop(ctx context.Context, m *model) {
 			continue
 		}
 		if due {
+			u.takeHint(m)
 			due = u.interruptiblePass(ctx, m)
+			u.plan(m)
 			continue
 		}
-		due = wait(ctx, u.untilNextPass(m), m.wake)
+		due = wait(ctx, u.untilDue(m), m.wake)
 	}
 }
 

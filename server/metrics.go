@@ -36,6 +36,7 @@ type Metrics struct {
 	toFetch     *prometheus.GaugeVec
 	slowdown    *prometheus.GaugeVec
 	uploads     prometheus.Gauge
+	hooks       *prometheus.CounterVec
 	clips       clipMetrics
 
 	mu       sync.Mutex          // guards versions
@@ -48,9 +49,11 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	m.makeRequestMetrics()
 	m.makeModelMetrics()
 	m.uploads = prometheus.NewGauge(prometheus.GaugeOpts(opts("upload_bytes", "Bytes of uploads that are in memory, being received or answered.")))
+	m.hooks = counter("hook_deliveries_total", "Deliveries of the registry's webhook, by what became of them (accepted, headers, window, signature, replay, too_large, incomplete).",
+		"result")
 	m.clips = newClipMetrics()
 	for _, c := range append(m.clips.all(), m.requests, m.latency, m.inflight, m.rpcs, m.rpcLatency, m.batchSize, m.queue,
-		m.decisions, m.phases, m.closeErrors, m.registryUp, m.lastCheck, m.servingF1, m.version, m.fetched, m.toFetch, m.slowdown, m.uploads) {
+		m.decisions, m.phases, m.closeErrors, m.registryUp, m.lastCheck, m.servingF1, m.version, m.fetched, m.toFetch, m.slowdown, m.uploads, m.hooks) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -192,6 +195,9 @@ func (m *Metrics) rpc(fullMethod string, code codes.Code, took time.Duration) {
 	m.rpcs.WithLabelValues(service, method, code.String()).Inc()
 	m.rpcLatency.WithLabelValues(service, method).Observe(took.Seconds())
 }
+
+// hook notes what became of a delivery of the registry's webhook.
+func (m *Metrics) hook(result string) { m.hooks.WithLabelValues(result).Inc() }
 
 // uploadsHeld notes how many bytes of uploads are in memory.
 func (m *Metrics) uploadsHeld(bytes int64) { m.uploads.Set(float64(bytes)) }

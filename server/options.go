@@ -34,6 +34,9 @@ type Options struct {
 	// References are clips that requests name; without an endpoint they are refused.
 	References References
 
+	// Hook is where the registry says that something changed; nil: nowhere.
+	Hook *Hook
+
 	Limits       Limits
 	DrainDelay   time.Duration // between "not ready" and the end of listening, for load balancers to notice; default 0
 	DrainTimeout time.Duration // for requests in flight after that; 0 means 20 seconds

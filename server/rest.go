@@ -120,7 +120,7 @@ func writeStatus(w http.ResponseWriter, code int, st *status.Status) {
 			w.Header().Set("Retry-After", strconv.Itoa(int(r.GetRetryDelay().AsDuration().Seconds())))
 		}
 	}
-	if code == http.StatusUnauthorized {
+	if code == http.StatusUnauthorized && w.Header().Get("WWW-Authenticate") == "" {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="modelgate"`)
 	}
 	b, err := newJSONCodec().Marshal(st.Proto())

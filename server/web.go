@@ -57,6 +57,11 @@ func (s *Server) handler(rest http.Handler) (http.Handler, error) {
 		return nil, err
 	}
 	rest = s.restOnly(rest)
+	var hookPath string
+	var hook http.Handler
+	if s.o.Hook != nil {
+		hookPath, hook = s.o.Hook.Path, s.hookHandler(s.o.Hook)
+	}
 	route := func(w http.ResponseWriter, r *http.Request) {
 		page := routes[r.URL.Path]
 		if page == nil && strings.HasPrefix(r.URL.Path, "/docs/") {
@@ -65,6 +70,8 @@ func (s *Server) handler(rest http.Handler) (http.Handler, error) {
 		switch {
 		case strings.HasPrefix(r.URL.Path, "/v1/"):
 			rest.ServeHTTP(w, r)
+		case hook != nil && r.URL.Path == hookPath:
+			hook.ServeHTTP(w, r)
 		case page == nil:
 			routingError(r.Context(), nil, nil, w, r, http.StatusNotFound)
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:

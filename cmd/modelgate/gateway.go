@@ -79,7 +79,7 @@ func newGateway(ctx context.Context, c *config.Loaded, s *screen, log *slog.Logg
 	g.updater = modelstore.NewUpdater(g.registry.Source, g.store, cache, g.data, modelstore.UpdaterOptions{
 		Models: g.registry.models, Discover: g.registry.discover, Interval: time.Duration(c.UpdateInterval), Observe: observe, Logger: log,
 	})
-	g.server, err = server.New(serverOptions(c, g.objects, log, metrics, gatherer), g.store, g.updater) //nolint:contextcheck // it listens until it is told to drain
+	g.server, err = server.New(serverOptions(c, g, metrics, gatherer), g.store, g.updater) //nolint:contextcheck // it listens until it is told to drain
 	return g, err
 }
 
@@ -159,19 +159,19 @@ func lateScore(c *config.Loaded) *server.Late {
 		Single: f.OnMissing == "single", PositiveLabel: m.PositiveLabel, Threshold: threshold}
 }
 
-func serverOptions(c *config.Loaded, objects *s3.Endpoint, log *slog.Logger, m *server.Metrics, g prometheus.Gatherer) server.Options {
+func serverOptions(c *config.Loaded, opened *gateway, m *server.Metrics, g prometheus.Gatherer) server.Options {
 	l := c.Limits
 	return server.Options{
 		GRPCAddr: c.GRPCAddr, HTTPAddr: c.HTTPAddr,
 		TLS:      server.TLSFiles{Cert: c.TLS.Cert, Key: c.TLS.Key, ClientCA: c.TLS.ClientCA},
 		Insecure: c.Insecure, TokenFile: c.TokenFile, OpenPredictions: c.OpenPredictions, Proxied: c.Proxied, AllowedHosts: c.AllowedHosts,
-		Late: lateScore(c), References: references(c, objects),
+		Late: lateScore(c), References: references(c, opened.objects), Hook: opened.registry.hook,
 		Limits: server.Limits{MessageBytes: int(l.MessageBytes), IDBytes: l.IDBytes, BatchItems: l.BatchItems,
 			BatchConcurrency: l.BatchConcurrency, StreamWindow: l.StreamWindow, Streams: l.Streams,
 			UploadBytes: int(cmp.Or(l.UploadBytes, c.Video.ClipBytes)), UploadsBytes: int(l.UploadsBytes),
 			UploadIdle: time.Duration(l.UploadIdle), UploadTime: time.Duration(l.UploadTime)},
 		DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),
-		Reflection: c.Reflection, Version: thisBuild().Version, Logger: log, Metrics: m, Gatherer: g,
+		Reflection: c.Reflection, Version: thisBuild().Version, Logger: opened.log, Metrics: m, Gatherer: g,
 	}
 }
 

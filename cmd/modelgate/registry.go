@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"modelgate/modelstore/dir"
 	"modelgate/modelstore/mlflow"
 	"modelgate/s3"
+	"modelgate/server"
 )
 
 // registry is where versions come from: a source, the models to take from it, and how people call it.
@@ -22,11 +24,15 @@ type registry struct {
 	name     string
 	models   []modelstore.ModelConfig
 	discover func(context.Context) ([]modelstore.ModelConfig, error) // nil: the models are all configured
+	hook     *server.Hook                                            // nil: it doesn't say when something changes
 	close    func() error
 }
 
 // openRegistry chooses the source. It is the only place that knows their names.
 func openRegistry(ctx context.Context, c *config.Loaded, objects *s3.Endpoint, s *screen, log *slog.Logger) (*registry, error) {
+	if len(c.MLflow.WebhookSecrets()) > 0 && (c.ModelsDir != "" || !c.MLflow.Enabled) {
+		log.Warn("MLflow isn't asked, so its webhook is not taken", "secret_from", c.Origin("mlflow.webhook_secret"))
+	}
 	switch {
 	case c.ModelsDir != "":
 		if c.MLflow.TrackingURI != "" {
@@ -62,13 +68,29 @@ func openMLflow(c *config.Loaded, objects *s3.Endpoint, s *screen, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
+	hook, err := mlflowHook(m.WebhookSecrets(), registered)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: mlflow.webhook_secret: %w", c.Origin("mlflow.webhook_secret"), err), src.Close())
+	}
 	where := "MLflow"
 	for _, setting := range c.Settings {
 		if setting.Path == "mlflow.tracking_uri" {
 			where += " at " + setting.Text()
 		}
 	}
-	return &registry{Source: shownSource{src, s}, name: where, models: modelConfigs(c), close: src.Close}, nil
+	return &registry{Source: shownSource{src, s}, name: where, models: modelConfigs(c), hook: hook, close: src.Close}, nil
+}
+
+// mlflowHook takes what MLflow sends when something changed, if there is a secret to know it by.
+func mlflowHook(secrets []string, registered map[string]string) (*server.Hook, error) {
+	if len(secrets) == 0 {
+		return nil, nil //nolint:nilnil // no secret, no hook
+	}
+	w, err := mlflow.NewWebhook(secrets, registered)
+	if err != nil {
+		return nil, err
+	}
+	return &server.Hook{Path: "/hooks/mlflow", Most: mlflow.WebhookBytes, Accept: w.Accept}, nil
 }
 
 func via(pointer string) []mlflow.Via {

@@ -30,7 +30,7 @@ func bucketRegistry(t *testing.T) *registry {
 	t.Helper()
 	store := s3test.Start(t)
 	store.Bucket(t, "models")
-	r, err := testServers.start(".cache/venv", "make python", "--default-artifact-root", "s3://models/mlflow", "--no-serve-artifacts")
+	r, err := testServers.start("venv", "make python", "--default-artifact-root", "s3://models/mlflow", "--no-serve-artifacts")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,21 +3,16 @@ package mlflow_test
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"modelgate/modelstore"
+	"modelgate/modelstore/mlflow/mlflowtest"
 	"modelgate/s3/s3test"
 )
 
@@ -34,8 +29,8 @@ var testServers = newServers()
 
 func newServers() *servers {
 	s := &servers{}
-	s.v3 = sync.OnceValues(func() (*registry, error) { return s.start(".cache/venv", "make python") })
-	s.v2 = sync.OnceValues(func() (*registry, error) { return s.start(".cache/mlflow2-venv", "make mlflow2") })
+	s.v3 = sync.OnceValues(func() (*registry, error) { return s.start("venv", "make python") })
+	s.v2 = sync.OnceValues(func() (*registry, error) { return s.start("mlflow2-venv", "make mlflow2") })
 	return s
 }
 
@@ -78,108 +73,16 @@ func started(t *testing.T, start func() (*registry, error)) *registry {
 	return r
 }
 
-// start runs a server that keeps everything in a folder of its own.
+// start runs a server that lives as long as the package's tests.
 func (s *servers) start(venv, target string, storage ...string) (*registry, error) {
-	root, err := filepath.Abs("../..")
+	server, err := mlflowtest.Start(mlflowtest.Options{Venv: venv, Target: target, Storage: storage})
 	if err != nil {
 		return nil, err
 	}
-	bin := filepath.Join(root, venv, "bin", "mlflow")
-	if _, err := os.Stat(bin); err != nil {
-		return nil, fmt.Errorf("%s is missing: run `%s`", bin, target)
-	}
-	dir, err := os.MkdirTemp("", "mlflow-test-")
-	if err != nil {
-		return nil, err
-	}
-	for try := 0; ; try++ { // another program may take the port first
-		r, stop, err := startOnce(bin, dir, storage)
-		if err == nil {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.stops = append(s.stops, func() { stop(); _ = os.RemoveAll(dir) })
-			return r, nil
-		}
-		if try == 2 {
-			return nil, err
-		}
-	}
-}
-
-func startOnce(bin, dir string, storage []string) (*registry, func(), error) {
-	if len(storage) == 0 {
-		storage = []string{"--artifacts-destination", filepath.Join(dir, "artifacts"), "--serve-artifacts"}
-	}
-	addr, err := freeAddr()
-	if err != nil {
-		return nil, nil, err
-	}
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, nil, err
-	}
-	// The shell leads a process group and ends it when its standard input does, thus also when this test dies.
-	// Ending the mlflow command alone would leave its workers behind.
-	cmd := exec.Command("sh", append([]string{"-c", `"$@" </dev/null & cat >/dev/null; kill -KILL 0`, "sh",
-		bin, "server", "--host", "127.0.0.1", "--port", port, "--workers", "1",
-		"--backend-store-uri", "sqlite:///" + filepath.Join(dir, "mlflow.db")}, storage...)...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "PATH="+filepath.Dir(bin)+":"+os.Getenv("PATH"))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	var logs bytes.Buffer
-	out, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		return nil, nil, err
-	}
-	cmd.Stdout, cmd.Stderr = out, out
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, nil, err
-	}
-	stop := func() {
-		_ = stdin.Close()
-		_ = cmd.Wait()
-		_ = out.Close()
-	}
-	if err := healthy("http://" + addr); err != nil {
-		stop()
-		b, _ := os.ReadFile(out.Name())
-		logs.Write(b)
-		return nil, nil, fmt.Errorf("start %s: %w\n%s", bin, err, logs.String())
-	}
-	return &registry{base: "http://" + addr}, stop, nil
-}
-
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String(), nil
-}
-
-// healthy asks until the server answers.
-func healthy(base string) error {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.Now().Add(3 * time.Minute)
-	for range tick.C {
-		resp, err := http.Get(base + "/health")
-		if err == nil {
-			_ = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("not healthy after 3 minutes: %w", err)
-		}
-	}
-	return nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stops = append(s.stops, server.Stop)
+	return &registry{base: server.URL}, nil
 }
 
 // registry publishes to a real server as a training job would.

@@ -4,6 +4,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -119,7 +120,12 @@ type MLflow struct {
 	ServerCert  string   `json:"server_cert" jsonschema_description:"Certificates that sign the server's certificate, PEM."`
 	ClientCert  string   `json:"client_cert" jsonschema_description:"Our own certificate and key for the server, PEM."`
 	Timeout     Duration `json:"timeout" jsonschema_description:"Longest wait for an answer to one request."`
+
+	WebhookSecret string `json:"webhook_secret" secret:"true" jsonschema_description:"Secret of MLflow 3's webhook for POST /hooks/mlflow, which has the registry asked at once when something changed there; several are separated by spaces. Default: none, and no such address. Environment or file only."`
 }
+
+// WebhookSecrets are the secrets of which any may sign.
+func (m MLflow) WebhookSecrets() []string { return strings.Fields(m.WebhookSecret) }
 
 // S3 says which object store may be read, and what of it for whom.
 type S3 struct {
