@@ -93,6 +93,7 @@ func (m *Model) tryGolden(ctx context.Context, g graph, line []byte) (deviation,
 	if err != nil {
 		return deviation{}, err
 	}
+	want.in.Patient = true
 	p, err := m.predict(ctx, g, want.in)
 	switch {
 	case err == nil:

@@ -18,7 +18,7 @@ var (
 	ErrBundle = errors.New("the bundle can't be served")
 	// ErrInput says that the caller's input is at fault: sending it again won't help.
 	ErrInput = errors.New("bad input")
-	// ErrFull says that too many requests wait for the model already: later may work.
+	// ErrFull says that too many requests wait for the model already: later may work. A *batch.FullError says when.
 	ErrFull = batch.ErrFull
 	// ErrSlowRun says that the run of an input was ended because it took longer than one may.
 	ErrSlowRun = batch.ErrSlowRun
@@ -32,6 +32,8 @@ type Input struct {
 	Video *video.Clip // nil: none given
 	// Beside says that another model judges what else there is: an empty text is then one like any other, as it is for a fusion.
 	Beside bool
+	// Patient says that the caller has others in progress, and bounds how many: this one waits where others would be refused.
+	Patient bool
 }
 
 // An Encoder turns an input into tensors. It is safe for concurrent use.
@@ -131,6 +133,8 @@ type Options struct {
 	Workers  int // runs at the same time; 0: one a core
 	MaxBatch int // inputs in one run; 0 means 8
 	MaxQueue int // inputs that wait; 0 means 1024
+	// MaxWait is how long an input may be expected to wait before it is refused; 0 means batch.Options' own.
+	MaxWait time.Duration
 	// MaxRun is how long one run may take; 0 means a minute.
 	MaxRun time.Duration
 	// MaxWarmUp is how long the first run of a model may take, and WarmUp after it; 0 means DefaultMaxWarmUp.

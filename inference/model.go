@@ -111,6 +111,9 @@ func (o Options) check() error {
 			return fmt.Errorf("%s is %d: must not be negative", name, v)
 		}
 	}
+	if o.MaxWait < 0 {
+		return fmt.Errorf("max wait is %v: must not be negative", o.MaxWait)
+	}
 	return nil
 }
 
@@ -149,7 +152,7 @@ func newModel(ctx context.Context, b *bundle, g graph, session engine.Session, k
 		return nil, err
 	}
 	m.batcher = batch.New(batch.Options[Example]{
-		Workers: o.Workers, MaxBatch: m.maxBatch, MaxQueue: maxQueue(o.MaxQueue, g.info().Clip), Size: m.size, Observed: o.Observed, MaxRun: o.MaxRun,
+		Workers: o.Workers, MaxBatch: m.maxBatch, MaxQueue: maxQueue(o.MaxQueue, g.info().Clip), Size: m.size, Observed: o.Observed, MaxRun: o.MaxRun, MaxWait: o.MaxWait,
 	}, m.timed)
 	return m, nil
 }
@@ -224,8 +227,17 @@ func (m *Model) Predict(ctx context.Context, in Input) (Prediction, error) {
 	return m.predict(ctx, m.graph, in)
 }
 
+// Admit says whether Predict would let in one more input that isn't Patient.
+func (m *Model) Admit(ctx context.Context) error { return m.batcher.Admit(ctx) }
+
 func (m *Model) predict(ctx context.Context, enc Encoder, in Input) (p Prediction, err error) {
 	began := time.Now()
+	place, err := m.batcher.Enter(ctx, in.Patient) // before it is encoded, so that one that is refused costs nothing
+	if err != nil {
+		return Prediction{}, err
+	}
+	defer place.Leave()
+	entered := time.Now()
 	ex, err := enc.Encode(ctx, in)
 	if errors.Is(err, hf.ErrClosed) {
 		return Prediction{}, ErrClosed
@@ -236,7 +248,7 @@ func (m *Model) predict(ctx context.Context, enc Encoder, in Input) (p Predictio
 	encoded := time.Now()
 	r := row{}
 	if err = m.killers.refusal(ex); err == nil {
-		r, err = m.batcher.Do(ctx, ex)
+		r, err = place.Do(ctx, ex)
 	}
 	if errors.Is(err, ErrKiller) {
 		m.killers.Refused()
@@ -244,10 +256,10 @@ func (m *Model) predict(ctx context.Context, enc Encoder, in Input) (p Predictio
 	if err != nil {
 		return Prediction{}, err
 	}
-	waited := min(ex.Notes.Waited, encoded.Sub(began))
+	waited := min(ex.Notes.Waited, encoded.Sub(entered))
 	p = m.prediction(r.scores)
 	p.Truncated, p.FramesRepeated, p.Kind = ex.Notes.Truncated, ex.Notes.FramesRepeated, m.kind
-	p.Timings = Timings{Decode: encoded.Sub(began) - waited, Queue: waited + max(0, time.Since(encoded)-r.compute), Compute: r.compute}
+	p.Timings = Timings{Decode: encoded.Sub(entered) - waited, Queue: entered.Sub(began) + waited + max(0, time.Since(encoded)-r.compute), Compute: r.compute}
 	return p, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime/debug"
 	"time"
 
@@ -131,11 +132,24 @@ func (t table) find(ctx context.Context, err error) kind {
 	}
 	for _, r := range t.rows {
 		if errors.Is(err, r.is) {
+			r.retry = whenToRetry(err, r.retry)
 			return r.kind
 		}
 	}
 	return t.otherwise
 }
+
+// whenToRetry is as long as what is in the way will take, where that is known, and up to twice as long: so that those that were
+// refused together don't come back together.
+func whenToRetry(err error, otherwise time.Duration) time.Duration {
+	var full *batch.FullError
+	if !errors.As(err, &full) || full.Wait <= 0 {
+		return otherwise
+	}
+	return min(max(full.Wait, leastRetry)+rand.N(max(full.Wait, leastRetry)), mostRetry)
+}
+
+const leastRetry, mostRetry = 10 * time.Millisecond, time.Minute
 
 // fail makes the status of err, and logs what the caller isn't told.
 func (s *Server) fail(ctx context.Context, err error, t table) error {

@@ -103,8 +103,10 @@ func single(ctx context.Context, p *pinned, req *pb.PredictRequest, in inference
 func lateScore(ctx context.Context, p *pinned, req *pb.PredictRequest, in inference.Input) (*pb.PredictResponse, error) {
 	text, video := contribution{h: p.text.h, weight: p.late.TextWeight}, contribution{h: p.video.h, weight: p.late.VideoWeight}
 	g, both := errgroup.WithContext(ctx)
-	g.Go(func() error { return text.ask(both, inference.Input{Text: in.Text, Beside: true}) })
-	g.Go(func() error { return video.ask(both, inference.Input{Video: in.Video, Beside: true}) })
+	g.Go(func() error { return text.ask(both, inference.Input{Text: in.Text, Beside: true, Patient: in.Patient}) })
+	g.Go(func() error {
+		return video.ask(both, inference.Input{Video: in.Video, Beside: true, Patient: in.Patient})
+	})
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}

@@ -52,6 +52,30 @@ func (s *Server) pin(ctx context.Context, model string) (*pinned, error) {
 // unknown reports whether acquire found that no model of the name is configured.
 func unknown(err error) bool { return status.Code(err) == codes.NotFound }
 
+// admit says whether a batch may be begun now, or too much waits already for what will answer it.
+func (p *pinned) admit(ctx context.Context) error {
+	for _, h := range p.answering() {
+		if err := h.Model().Admit(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// answering are the versions that answer a request of every part.
+func (p *pinned) answering() []*handle {
+	if p.own != nil {
+		return []*handle{p.own}
+	}
+	var both []*handle
+	for _, h := range []*handle{p.text.h, p.video.h} {
+		if h != nil {
+			both = append(both, h)
+		}
+	}
+	return both
+}
+
 func (p *pinned) release() {
 	for _, h := range []*handle{p.own, p.text.h, p.video.h} {
 		if h != nil {

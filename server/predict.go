@@ -29,11 +29,12 @@ func (p predictions) Predict(ctx context.Context, req *pb.PredictRequest) (*pb.P
 		return nil, err
 	}
 	defer with.release()
-	return p.answer(ctx, with, req, began)
+	return p.answer(ctx, with, req, began, false)
 }
 
-// answer is the straight line of every prediction: check, predict, convert, count. The caller releases with.
-func (s *Server) answer(ctx context.Context, with *pinned, req *pb.PredictRequest, began time.Time) (resp *pb.PredictResponse, err error) {
+// answer is the straight line of every prediction: check, predict, convert, count. The caller releases with. A patient one is of a
+// caller who has others in progress: it waits for room where another would be refused.
+func (s *Server) answer(ctx context.Context, with *pinned, req *pb.PredictRequest, began time.Time, patient bool) (resp *pb.PredictResponse, err error) {
 	defer s.o.Metrics.inFlight(with.model)()
 	defer func() {
 		if r := recover(); r != nil {
@@ -48,6 +49,7 @@ func (s *Server) answer(ctx context.Context, with *pinned, req *pb.PredictReques
 		return nil, err
 	}
 	in := input(req)
+	in.Patient = patient
 	release, err := s.dereference(ctx, with, req, &in)
 	defer release()
 	if err != nil {
@@ -88,6 +90,11 @@ func (p predictions) PredictBatch(ctx context.Context, req *pb.PredictBatchReque
 		return nil, err
 	}
 	defer with.release()
+	if err := with.admit(ctx); err != nil {
+		err = p.fail(ctx, err, ofPrediction())
+		p.count(req.GetModel(), with, began, err)
+		return nil, err
+	}
 	items := p.answerAll(ctx, with, req)
 	if ctx.Err() != nil {
 		return nil, p.fail(ctx, ctx.Err(), ofPrediction())
@@ -95,7 +102,7 @@ func (p predictions) PredictBatch(ctx context.Context, req *pb.PredictBatchReque
 	return &pb.PredictBatchResponse{Responses: items}, nil
 }
 
-// answerAll answers the items of a batch, a bounded number of them at a time.
+// answerAll answers the items of a batch that was admitted, a bounded number of them at a time.
 func (p predictions) answerAll(ctx context.Context, with *pinned, req *pb.PredictBatchRequest) []*pb.PredictBatchItem {
 	items := make([]*pb.PredictBatchItem, len(req.GetRequests()))
 	places := make(chan struct{}, p.o.Limits.BatchConcurrency)
@@ -119,7 +126,7 @@ func (p predictions) item(ctx context.Context, with *pinned, r *pb.PredictReques
 		p.count(with.model, with, began, err)
 	} else {
 		var resp *pb.PredictResponse
-		if resp, err = p.answer(ctx, with, r, began); err == nil {
+		if resp, err = p.answer(ctx, with, r, began, true); err == nil {
 			item.Result = &pb.PredictBatchItem_Prediction{Prediction: resp}
 			return item
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -117,7 +118,7 @@ func restError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w ht
 func writeStatus(w http.ResponseWriter, code int, st *status.Status) {
 	for _, d := range st.Details() {
 		if r, ok := d.(*errdetails.RetryInfo); ok {
-			w.Header().Set("Retry-After", strconv.Itoa(int(r.GetRetryDelay().AsDuration().Seconds())))
+			w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(r.GetRetryDelay().AsDuration().Seconds()))))
 		}
 	}
 	if code == http.StatusUnauthorized && w.Header().Get("WWW-Authenticate") == "" {

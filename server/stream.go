@@ -16,7 +16,8 @@ import (
 type predictStream = grpc.BidiStreamingServer[pb.PredictStreamRequest, pb.PredictStreamResponse]
 
 // PredictStream answers messages as they are ready. At most Limits.StreamWindow are in flight: no further message is read meanwhile,
-// so that HTTP/2 flow control slows the caller down. A message that was read gets its answer, unless the caller leaves.
+// so that HTTP/2 flow control slows the caller down. When there is too much to do, a message that comes while others are in flight waits
+// for its turn, and one that comes alone is refused, as a single call is. A message that was read gets its answer, unless the caller leaves.
 // When the server drains, and DrainDelay is over, the stream ends with UNAVAILABLE after the answers in flight; what wasn't answered
 // may be sent again.
 func (p predictions) PredictStream(stream predictStream) error {
@@ -66,6 +67,7 @@ func (p predictions) start(ctx context.Context, m *pb.PredictStreamRequest, a *a
 	if err == nil {
 		with, err = p.pin(ctx, req.GetModel())
 	}
+	patient := len(places) > 1 // others of this stream are in flight
 	a.wg.Go(func() {
 		defer func() { <-places }()
 		out := &pb.PredictStreamResponse{Id: req.GetId()}
@@ -73,7 +75,7 @@ func (p predictions) start(ctx context.Context, m *pb.PredictStreamRequest, a *a
 		if err != nil {
 			p.count(req.GetModel(), nil, began, err)
 		} else {
-			resp, err = p.answer(ctx, with, req, began)
+			resp, err = p.answer(ctx, with, req, began, patient)
 			with.release()
 		}
 		if err != nil {

@@ -140,7 +140,7 @@ func modelOptions(c *config.Loaded, name string) inference.Options {
 	return inference.Options{
 		PositiveLabel: m.PositiveLabel, Threshold: m.Threshold, MaxLength: m.MaxLength, SpecialAsText: m.SpecialAsText,
 		MaxTextBytes: int(c.Limits.TextBytes), Threads: c.Threads, Workers: c.Workers, MaxBatch: c.Batch.MaxSize, MaxQueue: c.Batch.Queue,
-		MaxRun: time.Duration(c.Batch.MaxRun), MaxWarmUp: time.Duration(c.LoadTimeout),
+		MaxWait: time.Duration(c.Batch.MaxWait), MaxRun: time.Duration(c.Batch.MaxRun), MaxWarmUp: time.Duration(c.LoadTimeout),
 		AllowLabelChange: m.AllowLabelChange, MaxSlowdown: m.MaxSlowdown,
 	}
 }

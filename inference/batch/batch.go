@@ -21,7 +21,10 @@ var (
 type Options[In any] struct {
 	Workers  int // runs at the same time; 0 means one a core
 	MaxBatch int // requests in one run; 0 means 8
-	MaxQueue int // requests that wait; 0 means 1024. More than that many are seconds late on a CPU: better refused
+	MaxQueue int // requests that wait; 0 means 1024. Memory is their limit; MaxWait is that of time
+	// MaxWait is how long a request of a burst may be expected to wait; 0 means a quarter of a second, or 32 times what one takes. Where
+	// requests come faster than they can be run, only so many wait as keep the workers busy (see room).
+	MaxWait time.Duration
 	// MaxRun is how long one run may take; 0 means a minute. A request whose run takes longer gets ErrSlowRun.
 	MaxRun time.Duration
 	// Size says how large a request is. Only requests of one size share a run: on a CPU padding costs more than batching gains.
@@ -57,16 +60,18 @@ type Batcher[In, Out any] struct {
 	mu     sync.Mutex // guards the fields below; never held during a run
 	wake   *sync.Cond // a request came, or the batcher was closed
 	queue  []*request[In, Out]
+	room   room
 	closed bool
 }
 
 // A request is one caller's In on its way. done has room for its answer, since the caller may have left.
 type request[In, Out any] struct {
-	ctx  context.Context //nolint:containedctx // tells the worker that the caller has left
-	in   In
-	size int
-	came time.Time
-	done chan answer[Out]
+	ctx     context.Context //nolint:containedctx // tells the worker that the caller has left
+	in      In
+	size    int
+	patient bool
+	came    time.Time
+	done    chan answer[Out]
 }
 
 type answer[Out any] struct {
@@ -78,6 +83,7 @@ type answer[Out any] struct {
 // Its context ends when every caller of the batch has left.
 func New[In, Out any](o Options[In], run func(context.Context, []In) ([]Out, error)) *Batcher[In, Out] {
 	b := &Batcher[In, Out]{o: o.withDefaults(), run: run}
+	b.room = room{workers: b.o.Workers, most: b.o.MaxQueue, burst: b.o.MaxWait}
 	b.wake = sync.NewCond(&b.mu)
 	for range b.o.Workers {
 		b.workers.Go(b.work)
@@ -86,37 +92,25 @@ func New[In, Out any](o Options[In], run func(context.Context, []In) ([]Out, err
 }
 
 // Do runs in, alone or with others, and returns its own Out or error. When ctx ends first it returns ctx's error; the others
-// of the batch don't notice.
+// of the batch don't notice. A request that would wait for too long is refused with a *FullError.
 func (b *Batcher[In, Out]) Do(ctx context.Context, in In) (Out, error) {
-	var none Out
-	if err := ctx.Err(); err != nil {
+	p, err := b.Enter(ctx, false)
+	if err != nil {
+		var none Out
 		return none, err
 	}
-	r := &request[In, Out]{ctx: ctx, in: in, came: time.Now(), done: make(chan answer[Out], 1)}
-	if b.o.Size != nil {
-		r.size = b.o.Size(in)
-	}
-	if err := b.add(r); err != nil {
-		return none, err
-	}
-	select {
-	case a := <-r.done:
-		return a.out, a.err
-	case <-ctx.Done():
-		b.forget(r)
-		return none, ctx.Err()
-	}
+	defer p.Leave()
+	return p.Do(ctx, in)
 }
 
+// add puts r, which has a place, into the queue.
 func (b *Batcher[In, Out]) add(r *request[In, Out]) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch {
-	case b.closed:
+	if b.closed {
 		return ErrClosed
-	case len(b.queue) >= b.o.MaxQueue:
-		return ErrFull
 	}
+	b.room.madeLocked(r.size)
 	b.queue = append(b.queue, r)
 	b.wake.Signal()
 	return nil
@@ -129,6 +123,7 @@ func (b *Batcher[In, Out]) forget(r *request[In, Out]) {
 	for i, q := range b.queue {
 		if q == r {
 			b.queue = append(b.queue[:i], b.queue[i+1:]...)
+			b.room.takenLocked(r.size, 1, patients([]*request[In, Out]{r}))
 			return
 		}
 	}
@@ -138,6 +133,7 @@ func (b *Batcher[In, Out]) forget(r *request[In, Out]) {
 func (b *Batcher[In, Out]) Close() error {
 	b.mu.Lock()
 	b.closed = true
+	b.room.closeLocked()
 	b.wake.Broadcast()
 	b.mu.Unlock()
 	b.workers.Wait()
@@ -162,6 +158,7 @@ func (b *Batcher[In, Out]) take() []*request[In, Out] {
 		if b.closed {
 			return nil
 		}
+		b.room.idleLocked()
 		b.wake.Wait()
 	}
 	size := b.queue[0].size
@@ -176,7 +173,17 @@ func (b *Batcher[In, Out]) take() []*request[In, Out] {
 	}
 	clear(b.queue[len(rest):])
 	b.queue = rest
+	b.room.takenLocked(size, len(batch), patients(batch))
 	return batch
+}
+
+func patients[In, Out any](batch []*request[In, Out]) (n int) {
+	for _, r := range batch {
+		if r.patient {
+			n++
+		}
+	}
+	return n
 }
 
 // serve runs a batch and answers each of its requests exactly once.
@@ -198,6 +205,12 @@ func (b *Batcher[In, Out]) serve(batch []*request[In, Out]) {
 	for i, r := range batch {
 		r.done <- answer[Out]{out: outs[i]}
 	}
+}
+
+func (b *Batcher[In, Out]) learn(size, n int, took time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.room.learnLocked(size, n, took)
 }
 
 // present drops the requests whose callers have left; nobody waits for their answers.
@@ -242,6 +255,7 @@ func (b *Batcher[In, Out]) together(batch []*request[In, Out], limit time.Durati
 	switch {
 	case err == nil:
 		b.pace.learn(time.Since(began), len(ins))
+		b.learn(batch[0].size, len(ins), time.Since(began))
 	case errors.Is(context.Cause(ctx), ErrSlowRun):
 		return nil, fmt.Errorf("%w, %v", ErrSlowRun, limit)
 	}

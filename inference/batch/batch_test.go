@@ -338,6 +338,8 @@ func TestProperties(t *testing.T) {
 		b := batch.New(options(rapid.IntRange(1, 3).Draw(t, "workers"), maxBatch, rapid.IntRange(1, 30).Draw(t, "queue")), run)
 		sizes := rapid.SliceOfN(rapid.IntRange(1, 4), 1, 40).Draw(t, "sizes")
 		leaves := rapid.SliceOfN(rapid.Bool(), len(sizes), len(sizes)).Draw(t, "leaves")
+		patient := rapid.SliceOfN(rapid.Bool(), len(sizes), len(sizes)).Draw(t, "patient")
+		dropped := rapid.SliceOfN(rapid.Bool(), len(sizes), len(sizes)).Draw(t, "dropped") // nothing is made of them
 		closeAt := rapid.IntRange(0, len(sizes)).Draw(t, "close at")
 		var wg sync.WaitGroup
 		for i, size := range sizes {
@@ -351,10 +353,22 @@ func TestProperties(t *testing.T) {
 					go cancel()
 				}
 				name := fmt.Sprint(i)
-				out, err := b.Do(ctx, job{size, name})
+				p, err := b.Enter(ctx, patient[i])
+				if err == nil {
+					defer p.Leave()
+				}
+				if err == nil && dropped[i] {
+					return
+				}
+				var out string
+				if err == nil {
+					out, err = p.Do(ctx, job{size, name})
+				}
 				switch {
 				case err == nil && (out != "answer to "+name || size == 3):
 					broken.Store(fmt.Sprintf("%s of size %d got %q", name, size, out))
+				case err != nil && !errors.Is(err, batch.ErrFull) && !errors.Is(err, batch.ErrClosed) && !errors.Is(err, context.Canceled) && size != 3:
+					broken.Store(fmt.Sprintf("%s of size %d: %v", name, size, err))
 				case errors.Is(err, context.Canceled) && !leaves[i]:
 					broken.Store(name + " was cancelled and hadn't left")
 				}
@@ -364,6 +378,9 @@ func TestProperties(t *testing.T) {
 		_ = b.Close()
 		if s := broken.Load(); s != nil {
 			t.Fatal(s)
+		}
+		if n := b.Waiting(); n != 0 {
+			t.Fatalf("%d count as waiting at the end", n)
 		}
 	})
 }

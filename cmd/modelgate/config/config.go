@@ -58,6 +58,8 @@ type Batch struct {
 	MaxSize int      `json:"max_size" jsonschema_description:"Most requests in one run; 0 is the default for a CPU."`
 	MaxRun  Duration `json:"max_run" jsonschema_description:"Longest run of a model. One that takes longer is ended, and its request gets DEADLINE_EXCEEDED."`
 	Queue   int      `json:"queue" jsonschema_description:"Most requests of a version that may wait; 0 is the default."`
+
+	MaxWait Duration `json:"max_wait" jsonschema_description:"Longest time that a request in a burst may be expected to wait for its run, before it is refused; under lasting overload it is about one run. 0: a quarter of a second, or 32 times what a request takes."`
 }
 
 // Limits bound requests.

@@ -100,6 +100,9 @@ func (l *Loaded) validateNumbers(bad complain) {
 	atLeast("limits.batch_concurrency", int64(l.Limits.BatchConcurrency), 1)
 	atLeast("limits.stream_window", int64(l.Limits.StreamWindow), 1)
 	atLeast("limits.streams", int64(l.Limits.Streams), 1)
+	if l.Batch.MaxWait < 0 {
+		bad("batch.max_wait", "must be 0 or more")
+	}
 	if l.UpdateInterval <= 0 {
 		bad("update_interval", "must be more than 0")
 	}
