@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -22,6 +24,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"modelgate/inference/engine/enginetest"
+	"modelgate/modelstore"
 	modelgatev1 "modelgate/proto/modelgate/v1"
 )
 
@@ -66,7 +69,8 @@ func run(m *testing.M) int {
 
 func environment(t *testing.T, dir string) []string {
 	t.Helper()
-	return []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "MODELGATE_ONNXRUNTIME=" + enginetest.Library(t), "MODELGATE_ISOLATION=process",
+	// Without a PATH there is no ffmpeg, whose version would be asked for at every start, where nobody else wants to run.
+	return []string{"HOME=" + dir, "MODELGATE_ONNXRUNTIME=" + enginetest.Library(t), "MODELGATE_ISOLATION=process",
 		"MODELGATE_DATA_DIR=" + filepath.Join(dir, "data"), "MODELGATE_GRPC_ADDR=127.0.0.1:0", "MODELGATE_HTTP_ADDR=127.0.0.1:0",
 		"MODELGATE_LOG_LEVEL=debug", "MODELGATE_UPDATE_INTERVAL=200ms", "MODELGATE_DRAIN_TIMEOUT=5s"}
 }
@@ -274,4 +278,32 @@ func (g *gateway) peak() int64 {
 	}
 	g.t.Fatal("no VmHWM")
 	return 0
+}
+
+// dial connects for predictions.
+func dial(t *testing.T, g *gateway) (*grpc.ClientConn, modelgatev1.PredictionServiceClient) {
+	t.Helper()
+	conn, err := grpc.NewClient(g.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, modelgatev1.NewPredictionServiceClient(conn)
+}
+
+// savedVersion is the version that the state on disk says serves; 0 if there is no state.
+func savedVersion(data string) (int, error) {
+	content, err := os.ReadFile(filepath.Join(data, "state", "text.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	var f struct{ State json.RawMessage }
+	if err := json.Unmarshal(content, &f); err != nil {
+		return 0, err
+	}
+	var s modelstore.Saved
+	err = json.Unmarshal(f.State, &s)
+	return int(s.Active.Number), err
 }

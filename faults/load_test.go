@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
 	modelgatev1 "modelgate/proto/modelgate/v1"
@@ -43,12 +42,9 @@ type answer struct {
 // ask starts the load of the row. A row has one.
 func (b *bed) ask(g *gateway) *load {
 	b.t.Helper()
-	conn, err := grpc.NewClient(g.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	conn, client := dial(b.t, g)
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{conn: conn, client: modelgatev1.NewPredictionServiceClient(conn), stop: cancel, ended: make(chan struct{}), changed: make(chan struct{})}
+	l := &load{conn: conn, client: client, stop: cancel, ended: make(chan struct{}), changed: make(chan struct{})}
 	go l.run(ctx)
 	b.load = l
 	b.requests(rate / 2) // it runs
