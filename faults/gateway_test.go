@@ -307,3 +307,43 @@ func savedVersion(data string) (int, error) {
 	err = json.Unmarshal(f.State, &s)
 	return int(s.Active.Number), err
 }
+
+// refresh has the gateway look at the registry now, and waits until it has. Whether that went well is not its matter.
+func (g *gateway) refresh() {
+	g.t.Helper()
+	client, leave := g.models()
+	defer leave()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, _ = client.Refresh(ctx, &modelgatev1.RefreshRequest{Model: "text"})
+}
+
+// awaitFailure waits until version n was tried and couldn't be had, and returns why.
+func (g *gateway) awaitFailure(n int) (why string) {
+	g.t.Helper()
+	g.await(fmt.Sprintf("a failure of version %d", n), func(m *modelgatev1.Model) bool {
+		d := m.GetLastDecision()
+		why = d.GetReason()
+		return d.GetCandidate().GetVersion() == strconv.Itoa(n) && d.GetOutcome() == "failed"
+	})
+	return why
+}
+
+// noFile sees that no file below the row's folder, or beside it, has that in its name.
+func (b *bed) noFile(name string) {
+	b.t.Helper()
+	err := filepath.WalkDir(filepath.Dir(b.dir), func(path string, e fs.DirEntry, err error) error {
+		if err == nil && strings.Contains(e.Name(), name) {
+			b.t.Errorf("%s was written", path)
+		}
+		return err
+	})
+	if err != nil {
+		b.t.Error(err)
+	}
+	for _, dir := range []string{"/", os.TempDir()} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+			b.t.Errorf("%s was written", filepath.Join(dir, name))
+		}
+	}
+}

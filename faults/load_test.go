@@ -20,12 +20,12 @@ const (
 	least     = 50 // requests during a fault
 )
 
-// A load asks one gateway, in an open loop: the next request doesn't wait for the answer to the one before.
+// A load asks gateways in turns, in an open loop: the next request doesn't wait for the answer to the one before.
 type load struct {
-	conn   *grpc.ClientConn
-	client modelgatev1.PredictionServiceClient
-	stop   context.CancelFunc
-	ended  chan struct{} // closed when every request has ended
+	conns   []*grpc.ClientConn
+	clients []modelgatev1.PredictionServiceClient
+	stop    context.CancelFunc
+	ended   chan struct{} // closed when every request has ended
 
 	mu      sync.Mutex // guards what follows
 	answers []answer   // in the order in which they came
@@ -35,16 +35,20 @@ type load struct {
 // An answer is what became of one request.
 type answer struct {
 	sent, came time.Time
+	by         int   // which of the gateways
 	version    int   // that gave it, by the score; -1 if none did
 	err        error // also if it claims to be of another version than gave it
 }
 
-// ask starts the load of the row. A row has one.
-func (b *bed) ask(g *gateway) *load {
+// ask starts the load of the row, on one gateway or several. A row has one load.
+func (b *bed) ask(gateways ...*gateway) *load {
 	b.t.Helper()
-	conn, client := dial(b.t, g)
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{conn: conn, client: client, stop: cancel, ended: make(chan struct{}), changed: make(chan struct{})}
+	l := &load{stop: cancel, ended: make(chan struct{}), changed: make(chan struct{})}
+	for _, g := range gateways {
+		conn, client := dial(b.t, g)
+		l.conns, l.clients = append(l.conns, conn), append(l.clients, client)
+	}
 	go l.run(ctx)
 	b.load = l
 	b.requests(rate / 2) // it runs
@@ -66,8 +70,12 @@ func (l *load) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		for ; float64(n) < time.Since(begun).Seconds()*rate; n++ { // those that a late tick left out come now
-			i := n % len(texts)
-			asking.Go(func() { l.add(one(l.client, texts[i], logits[i])) })
+			by, i := n%len(l.clients), n/len(l.clients)%len(texts)
+			asking.Go(func() {
+				a := one(l.clients[by], texts[i], logits[i])
+				a.by = by
+				l.add(a)
+			})
 		}
 	}
 }
@@ -102,7 +110,9 @@ func (l *load) add(a answer) {
 func (l *load) end() {
 	l.stop()
 	<-l.ended
-	_ = l.conn.Close()
+	for _, c := range l.conns {
+		_ = c.Close()
+	}
 }
 
 // so far, and a channel that is closed at the next answer.
@@ -180,25 +190,41 @@ func countSince(all []answer, from time.Time) (n int) {
 }
 
 // onlyBy ends the load: no request failed, and each answer is by one of these versions, in this order. A request that was sent after
-// an answer of a later one came is not answered by an earlier one. A version may be named again where it returns.
+// an answer of a later one came is not answered by an earlier one of the same gateway. A version may be named again where it returns.
 func (b *bed) onlyBy(versions ...int) {
+	b.t.Helper()
+	b.anyOf(versions...)
+	all, _ := b.load.state()
+	place, since := map[int]int{}, map[int]time.Time{} // of each gateway: where in versions it is, and when its first answer from there came
+	for _, a := range all {
+		at := place[a.by]
+		later := slices.Index(versions[at:], a.version)
+		switch {
+		case later > 0:
+			place[a.by], since[a.by] = at+later, a.came
+		case later < 0 && slices.Contains(versions[:at], a.version) && a.sent.After(since[a.by]):
+			if b.out.wrong++; b.out.wrong <= 5 {
+				b.t.Errorf("version %d answers, after version %d had; they are %v, in this order", a.version, versions[at], versions)
+			}
+		}
+	}
+}
+
+// anyOf ends the load: no request failed, and each answer is by one of these versions, in whatever order.
+func (b *bed) anyOf(versions ...int) {
 	b.t.Helper()
 	b.load.end()
 	all, _ := b.load.state()
-	place, since := 0, time.Time{} // in versions, and when its first answer came
+	b.out.failed, b.out.wrong = 0, 0
 	for _, a := range all {
 		b.out.slowest = max(b.out.slowest, a.came.Sub(a.sent))
-		later := slices.Index(versions[place:], a.version)
-		switch {
-		case a.err != nil:
+		if a.err != nil {
 			if b.out.failed++; b.out.failed <= 5 {
 				b.t.Errorf("a request failed after %v: %v", a.came.Sub(a.sent), a.err)
 			}
-		case later > 0:
-			place, since = place+later, a.came
-		case later < 0 && (a.sent.After(since) || !slices.Contains(versions[:place], a.version)):
+		} else if !slices.Contains(versions, a.version) {
 			if b.out.wrong++; b.out.wrong <= 5 {
-				b.t.Errorf("version %d answers; the versions are %v, and the one at place %d had answered before", a.version, versions, place)
+				b.t.Errorf("version %d answers; the versions are %v", a.version, versions)
 			}
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"testing"
 	"time"
 )
 
@@ -216,4 +218,55 @@ func floods(n int) fault {
 		}
 		_, _ = io.WriteString(w, `"}}`)
 	}
+}
+
+// A cutter resets each other answer, step bytes further each time.
+type cutter struct {
+	step        int
+	n, at, cuts atomic.Int64
+}
+
+func (c *cutter) fault(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+	if c.n.Add(1)%2 == 0 {
+		pass.ServeHTTP(w, r)
+		return
+	}
+	c.cuts.Add(1)
+	resetsAt(int(c.at.Add(int64(c.step)))-c.step)(w, r, pass)
+}
+
+// A hold keeps requests waiting until it is released.
+type hold struct {
+	met, open chan struct{} // closed
+	once      sync.Once
+}
+
+func newHold() *hold { return &hold{met: make(chan struct{}), open: make(chan struct{})} }
+
+func (h *hold) fault(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+	h.once.Do(func() { close(h.met) })
+	select {
+	case <-h.open:
+		pass.ServeHTTP(w, r)
+	case <-r.Context().Done():
+	}
+}
+
+// reached waits until a request waits.
+func (h *hold) reached(t *testing.T) {
+	t.Helper()
+	select {
+	case <-h.met:
+	case <-time.After(patience):
+		t.Fatalf("nothing was asked for within %v", patience)
+	}
+}
+
+func (h *hold) release() { close(h.open) }
+
+// count is how many requests the fault met.
+func (p *proxy) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hits
 }

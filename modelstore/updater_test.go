@@ -669,3 +669,33 @@ func TestReady(t *testing.T) {
 		}
 	})
 }
+
+// A registry that is away for a day takes nothing from callers, is asked no more often than once a half hour and a bit, fills no ledger,
+// and is followed again at the next look. A restart in the middle serves as before.
+func TestRegistryDownForADay(t *testing.T) {
+	bubble(t, func(t *testing.T, r *registry) {
+		g := newGateway(t, r, threshold)
+		r.publish(1, 0.76)
+		g.refresh()
+		before := len(g.history())
+		r.publish(2, 0.80)
+		r.set(func(r *registry) { r.down = errors.New("connection refused") })
+		asked := r.asked()
+		time.Sleep(12 * time.Hour)
+		g.restart()
+		g.wantServing("1/")
+		time.Sleep(12 * time.Hour)
+		synctest.Wait()
+		g.wantServing("1/")
+		if n := r.asked() - asked; n < 40 || n > 100 {
+			t.Errorf("asked %d times in a day, want about 2 an hour", n)
+		}
+		if h := g.history(); len(h) > before+1 { // the restart's line
+			t.Errorf("the ledger grew by %d lines: %v", len(h)-before, h)
+		}
+		r.set(func(r *registry) { r.down = nil })
+		time.Sleep(45 * time.Minute)
+		synctest.Wait()
+		g.wantServing("2/") // the standby has expired
+	})
+}
