@@ -49,8 +49,9 @@ references: ## Makes anew what inference/testdata/pytorch holds: real architectu
 	@.cache/pyclient-torch-venv/bin/python tools/parity/pytorch.py
 
 .PHONY: kills
-kills: tools tokenizers onnxruntime ## Kills the program 50 times at any moment of a download or swap (make test: 12 times)
+kills: build python ## Kills the program 50 times at any moment of a download or swap, and 1,200 times at failpoints (make test: 12 and 30 times)
 	MODELGATE_KILLS=50 go test -race -count 1 -timeout 15m -run 'Kill' ./cmd/modelgate ./modelstore/disk
+	MODELGATE_KILLS=1000 MODELGATE_FAULTS_PROGRAM=$(CURDIR)/bin/modelgate go test -count 1 -timeout 60m -v -run 'Kill' ./faults
 
 .PHONY: faults
 faults: build python ## Breaks registry, disk, graphs, workers and callers under load, at length; writes docs/RELIABILITY.md (make test: a short form)

@@ -107,7 +107,7 @@ func freeAddr() (string, error) {
 func healthy(base string) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.Now().Add(3 * time.Minute)
+	deadline := time.Now().Add(5 * time.Minute)
 	for range tick.C {
 		resp, err := http.Get(base + "/health")
 		if err == nil {
@@ -117,7 +117,7 @@ func healthy(base string) error {
 			}
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("not healthy after 3 minutes: %w", err)
+			return fmt.Errorf("not healthy after 5 minutes: %w", err)
 		}
 	}
 	return nil
@@ -145,10 +145,10 @@ func (b *bed) mlflow() *registry {
 	if r.proxy, err = newProxy(base); err != nil {
 		b.t.Fatal(err)
 	}
-	b.t.Cleanup(r.proxy.down)
+	b.t.Cleanup(r.down)
 	r.experiment = text(b.t, r.post("experiments/create", object{"name": r.name}), "experiment_id")
 	r.post("registered-models/create", object{"name": r.name})
-	b.env = append(b.env, "MLFLOW_TRACKING_URI=http://"+r.proxy.addr, "MODELGATE_MODELS_TEXT_REGISTERED_NAME="+r.name,
+	b.env = append(b.env, "MLFLOW_TRACKING_URI=http://"+r.addr, "MODELGATE_MODELS_TEXT_REGISTERED_NAME="+r.name,
 		"MODELGATE_MODELS_VIDEO_ENABLED=false", "MODELGATE_MODELS_FUSION_ENABLED=false", "MODELGATE_FUSION_FALLBACK=none", "MODELGATE_MLFLOW_TIMEOUT=2s")
 	return r
 }

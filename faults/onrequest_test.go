@@ -59,6 +59,6 @@ func TestHarmOnOneRequest(t *testing.T) {
 func (b *bed) say(text string, most time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), most)
 	defer cancel()
-	_, err := b.load.client.Predict(ctx, &modelgatev1.PredictRequest{Model: "text", Text: proto.String(text)})
+	_, err := b.load.clients[0].Predict(ctx, &modelgatev1.PredictRequest{Model: "text", Text: proto.String(text)})
 	return err
 }

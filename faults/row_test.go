@@ -125,6 +125,7 @@ func begin(t *testing.T, r row) *bed {
 			b.out.result = "passed"
 		}
 		seen.add(b.out)
+		t.Logf("%s: %s: %s", b.out.fault, b.out.result, b.out.note)
 	})
 	return b
 }

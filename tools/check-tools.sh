@@ -7,6 +7,7 @@ command -v cc >/dev/null || command -v gcc >/dev/null || packages+=(gcc libc6-de
 command -v c++ >/dev/null || command -v g++ >/dev/null || packages+=(g++)
 command -v git >/dev/null || packages+=(git)
 command -v python3 >/dev/null || packages+=(python3 python3-venv)
+if [ "$(uname -s)" = Linux ]; then command -v strace >/dev/null || packages+=(strace); fi # places failpoints, for tests
 
 if [ ${#packages[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
