@@ -58,6 +58,10 @@ faults: build python ## Breaks registry, disk, graphs, workers and callers under
 	MODELGATE_FAULTS=long MODELGATE_FAULTS_PROGRAM=$(CURDIR)/bin/modelgate MODELGATE_FAULTS_PAGE=$(CURDIR)/docs/RELIABILITY.md \
 		go test -count 1 -timeout 90m -v ./faults
 
+.PHONY: fuzz
+fuzz: tools tokenizers ## Fuzzes every parser of outside data, one after the other (FUZZTIME=30s each)
+	@tools/fuzz.sh
+
 .PHONY: test-isolation
 test-isolation: build ffmpeg ## Passes the tests of what serves with each version in a process of its own
 	MODELGATE_ISOLATION=process MODELGATE_TEST_WORKER=$(CURDIR)/bin/modelgate go test -timeout 15m ./inference ./server ./cmd/modelgate ./inference/engine/worker

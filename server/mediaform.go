@@ -29,7 +29,7 @@ func (m *media) form(boundary string) error {
 	parts := multipart.NewReader(io.MultiReader(m.body, strings.NewReader("\r\n"), cutShort{}), boundary)
 	for {
 		m.body.allow(partHeaderBytes)
-		part, err := parts.NextPart()
+		part, err := parts.NextRawPart() // NextPart would decode quoted-printable and say nothing of it
 		if errors.Is(err, io.EOF) {
 			break
 		}

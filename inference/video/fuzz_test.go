@@ -1,9 +1,16 @@
 package video
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
+	"image"
+	"image/jpeg"
+	"image/png"
 	"strings"
 	"testing"
+	"time"
 )
 
 func FuzzSniff(f *testing.F) {
@@ -63,6 +70,36 @@ func FuzzPacketReader(f *testing.F) {
 		}
 		if r.frames > strings.Count(text, "\n")+1 || r.length < 0 {
 			t.Errorf("%d frames, %v", r.frames, r.length)
+		}
+	})
+}
+
+// FuzzImage sees that a frame that a caller sends is refused, or has the size that was allowed.
+func FuzzImage(f *testing.F) {
+	const most = 1 << 10 // pixels
+	picture := image.NewNRGBA(image.Rect(0, 0, 5, 3))
+	var small, wide bytes.Buffer
+	if err := errors.Join(png.Encode(&small, picture), jpeg.Encode(&wide, picture, nil)); err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range [][]byte{small.Bytes(), wide.Bytes(), small.Bytes()[:40], wide.Bytes()[:200], []byte("GIF89a"), []byte("\xff\xd8\xff"), []byte("\x89PNG\r\n\x1a\n")} {
+		f.Add(file)
+	}
+	f.Fuzz(func(t *testing.T, file []byte) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		got, err := decodeImage(ctx, file, most)
+		if ctx.Err() != nil {
+			t.Errorf("%d bytes take more than ten seconds", len(file))
+		}
+		if err != nil {
+			if len(err.Error()) > 500 {
+				t.Errorf("an error of %d bytes", len(err.Error()))
+			}
+			return
+		}
+		if got.width < 1 || got.height < 1 || got.width*got.height > most || len(got.rgb) != got.width*got.height*channels {
+			t.Errorf("%d x %d pixels in %d bytes", got.width, got.height, len(got.rgb))
 		}
 	})
 }
