@@ -281,6 +281,9 @@ func (k *killer) check() *gateway {
 	}
 	if found, err := filepath.Glob(filepath.Join(k.b.dir, "data", "state", "*.damaged")); err != nil || len(found) > 0 {
 		k.isBad("damaged state: %v %v", found, err)
+		for _, path := range found {
+			_ = os.Remove(path) // it counts once
+		}
 	}
 	return g
 }
