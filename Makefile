@@ -49,8 +49,9 @@ references: ## Makes anew what inference/testdata/pytorch holds: real architectu
 	@.cache/pyclient-torch-venv/bin/python tools/parity/pytorch.py
 
 .PHONY: kills
-kills: build python ## Kills the program 50 times at any moment of a download or swap, and 1,200 times at failpoints (make test: 12 and 30 times)
+kills: build python ## Kills the program 50 times at any moment of a download or swap, 1,200 times at failpoints, and ends it 100 times under load (make test: 12, 30, 2)
 	MODELGATE_KILLS=50 go test -race -count 1 -timeout 15m -run 'Kill' ./cmd/modelgate ./modelstore/disk
+	MODELGATE_TERMS=100 go test -count 1 -timeout 30m -v -run 'TerminateUnderLoad' ./cmd/modelgate
 	MODELGATE_KILLS=1000 MODELGATE_FAULTS_PROGRAM=$(CURDIR)/bin/modelgate go test -count 1 -timeout 60m -v -run 'Kill' ./faults
 
 .PHONY: faults

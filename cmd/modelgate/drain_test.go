@@ -62,13 +62,28 @@ func (w testbed) ready(t *testing.T, args ...string) *process {
 	return p
 }
 
-// SIGTERM under load: not ready any more, so that callers who heed it go elsewhere; whoever asked before is answered; exit code 0.
+// SIGTERM under load, at any moment of it: not ready any more, so that callers who heed it go elsewhere; whoever asked before is
+// answered; exit code 0. MODELGATE_TERMS says how often.
 func TestTerminateUnderLoad(t *testing.T) {
 	w := newTestbed(t)
 	if err := publish("1", filepath.Join(w.models(), "text", "1"), ""); err != nil {
 		t.Fatal(err)
 	}
-	p := w.ready(t, "--drain-delay", "1s")
+	answered := int64(0)
+	for n := range times(t, "MODELGATE_TERMS", 2) {
+		// From the first answer on to a load that has run for a while.
+		answered += terminateUnderLoad(t, w.ready(t, "--drain-delay", "1s"), int64(1+(n*97)%400))
+		if t.Failed() {
+			t.Fatalf("at the %dth SIGTERM", n+1)
+		}
+	}
+	t.Logf("%d requests answered", answered)
+}
+
+// terminateUnderLoad sends SIGTERM once so many requests are answered, and requests until the health says that it isn't serving. It
+// returns how many were answered.
+func terminateUnderLoad(t *testing.T, p *process, after int64) int64 {
+	t.Helper()
 	conn, err := p.dial()
 	if err != nil {
 		t.Fatal(err)
@@ -79,15 +94,17 @@ func TestTerminateUnderLoad(t *testing.T) {
 	var workers sync.WaitGroup
 	ctx, stopLoad := context.WithCancel(t.Context())
 	defer stopLoad()
-	enough := make(chan struct{}) // closed when the load runs
+	enough := make(chan struct{}) // closed when the load runs, or nobody asks any more
+	var once sync.Once
 	ask := func(one func() error) {
 		for ctx.Err() == nil {
 			if err := one(); err != nil {
 				t.Errorf("a request failed: %v", err)
+				once.Do(func() { close(enough) })
 				return
 			}
-			if answered.Add(1) == 200 {
-				close(enough)
+			if answered.Add(1) >= after {
+				once.Do(func() { close(enough) })
 			}
 		}
 	}
@@ -110,7 +127,7 @@ func TestTerminateUnderLoad(t *testing.T) {
 	if err := p.wait(patience); err != nil {
 		t.Errorf("it ended with %v\n%s", err, p.log())
 	}
-	t.Logf("%d requests answered", answered.Load())
+	return answered.Load()
 }
 
 // A request isn't bound to the load's context: what was begun has to be answered.

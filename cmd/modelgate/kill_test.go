@@ -17,16 +17,16 @@ import (
 	modelgatev1 "modelgate/proto/modelgate/v1"
 )
 
-// kills is how often the gateway is killed: 12 times, or as often as MODELGATE_KILLS says; 50 is the long form.
-func kills(t *testing.T) int {
+// times is how often a test does what it does: usual, or as often as the variable says.
+func times(t *testing.T, variable string, usual int) int {
 	t.Helper()
-	text := os.Getenv("MODELGATE_KILLS")
+	text := os.Getenv(variable)
 	if text == "" {
-		return 12
+		return usual
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
-		t.Fatalf("MODELGATE_KILLS=%s is not a number of kills", text)
+		t.Fatalf("%s=%s is not a number of times", variable, text)
 	}
 	return n
 }
@@ -35,7 +35,7 @@ func kills(t *testing.T) int {
 func TestKillAtAnyMoment(t *testing.T) {
 	k := &killer{w: newTestbed(t), t: t, scores: make(map[string]float64)}
 	k.publishNext()
-	for n := range kills(t) {
+	for n := range times(t, "MODELGATE_KILLS", 12) {
 		if n%3 == 2 {
 			k.killWhileStarting()
 		} else {
