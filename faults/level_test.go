@@ -2,6 +2,7 @@ package faults_test
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,13 +49,14 @@ func (g *gateway) children() []string {
 }
 
 // slack is for connections that are still being closed, and for what Go's runtime starts when it first needs it.
-const slack = 4
+const slack = 8
 
 // level waits until the gateway holds no more than it did before, give or take slack. The load has to have ended.
 func (b *bed) level(g *gateway, before level) {
 	b.t.Helper()
+	http.DefaultClient.CloseIdleConnections()
 	now := g.level()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); now = g.level() {
+	for deadline := time.Now().Add(patience / 3); time.Now().Before(deadline); now = g.level() {
 		if now.goroutines <= before.goroutines+slack && now.descriptors <= before.descriptors+slack && now.children <= before.children {
 			return
 		}

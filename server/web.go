@@ -89,7 +89,10 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	private := s.o.private(s.http)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		setHeaders(w.Header(), r.URL.Path)
-		if s.isDraining() {
+		// After chunks a connection is closed: what else came with them may be the end of the request to a proxy that goes by a length, and
+		// the next request to us.
+		chunked := r.ProtoMajor == 1 && len(r.TransferEncoding) > 0
+		if chunked || s.isDraining() {
 			w.Header().Set("Connection", "close") // the caller's next request goes elsewhere
 		}
 		switch {

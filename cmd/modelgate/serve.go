@@ -22,7 +22,7 @@ func (a *app) serveCommand() *cobra.Command {
 (MLFLOW_TRACKING_URI). New versions replace old ones when their F1 exceeds that of the version that serves and the threshold.
 
 A setting comes from its flag, else from the environment, else from the file of --config, else it is the default;
-` + "`modelgate config`" + ` shows them all, with where each comes from. Ctrl-C or SIGTERM drains: requests in progress are finished.
+` + "`modelgate config`" + ` shows them all, with where each comes from. Ctrl-C, SIGTERM or SIGHUP drains: requests in progress are finished.
 A second signal ends the program at once.`,
 		Example: `  modelgate serve --models models
   MLFLOW_TRACKING_URI=http://127.0.0.1:5000 modelgate serve
@@ -45,6 +45,8 @@ A second signal ends the program at once.`,
 func (a *app) serve(ctx context.Context, c *config.Loaded) error {
 	ctx, stop := untilSignal(ctx)
 	defer stop()
+	// Who reads the log may go away. That would end the program, which has more to do than to write it, unless somebody is notified.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	s := a.screen()
 	log := a.logger(s, c.Log)
 	for _, w := range c.Warnings {
@@ -60,12 +62,15 @@ func (a *app) serve(ctx context.Context, c *config.Loaded) error {
 	return err
 }
 
-// untilSignal is a context that SIGINT or SIGTERM ends. A second signal ends the program at once, the way it would have without us.
-// After stop, signals are nothing of ours.
+// untilSignal is a context that SIGINT or SIGTERM ends, and SIGHUP, unless the program was started to outlive its terminal. A second
+// signal ends the program at once, the way it would have without us. After stop, signals are nothing of ours.
 func untilSignal(ctx context.Context) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	stopped := make(chan struct{})
 	go func() {
 		select {
@@ -76,7 +81,7 @@ func untilSignal(ctx context.Context) (_ context.Context, stop func()) {
 		}
 		select {
 		case s := <-signals:
-			signal.Reset()
+			signal.Reset(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			if n, ok := s.(syscall.Signal); ok {
 				_ = syscall.Kill(os.Getpid(), n)
 			}
