@@ -1,6 +1,7 @@
 package faults_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -57,6 +58,11 @@ func candidates() []candidate {
 		{"golden answers that don't come out", "the answers of another version", func(n int) func(string) error {
 			return golden(n+4, bundle{n: n}.write)
 		}, "golden answers don't come out"},
+		{"other labels", "no and positive for negative and positive", func(n int) func(string) error {
+			return spoil(n, "config.json", func(whole []byte) []byte { return bytes.Replace(whole, []byte("negative"), []byte("no"), 1) })
+		}, "labels"},
+		{"a graph that is slow", "a Loop of 1,500 rounds on every text, where a version may take twenty times as long as the one that serves", trapped(enginetest.Always, enginetest.Takes(1500)),
+			"max_slowdown"},
 		{"a graph that takes minutes to load", "constants that the optimizer multiplies: 8 products of 8000 x 8000", trapped(enginetest.AtLoad, enginetest.Multiplies(8000)), ""},
 		{"an endless loop in every run", "a Loop whose condition stays true", trapped(enginetest.Always, enginetest.Loops), "longer than is allowed"},
 		{"nested functions", "two kilobytes that expand to 2^26 nodes", func(n int) func(string) error {
@@ -72,6 +78,12 @@ func candidates() []candidate {
 		{"a tokenizer with arrays in arrays", "100,000 brackets", func(n int) func(string) error {
 			return spoil(n, "tokenizer.json", with(strings.Repeat("[", 100000)))
 		}, "tokenizer.json"},
+		{"a tokenizer that makes 2^40 characters of one", "40 replacements that double it", func(n int) func(string) error {
+			double := `{"type": "Replace", "pattern": {"String": "\u00a7"}, "content": "\u00a7\u00a7"},`
+			return spoil(n, "tokenizer.json", func(whole []byte) []byte {
+				return bytes.Replace(whole, []byte(`{"type": "Lowercase"}`), []byte(`{"type": "Sequence", "normalizers": [`+strings.Repeat(double, 40)+`{"type": "Lowercase"}]}`), 1)
+			})
+		}, "times as long"},
 		{"a tokenizer whose ids the graph doesn't know", "an id above the vocabulary", func(n int) func(string) error {
 			return spoil(n, "tokenizer.json", func(whole []byte) []byte {
 				return []byte(strings.ReplaceAll(string(whole), `"[UNK]": 1`, `"[UNK]": 1000000`))
@@ -106,7 +118,7 @@ func golden(n int, write func(string) error) func(string) error {
 // A version that is at fault is published while another serves, under load: callers notice nothing, and it never answers.
 func TestHostileVersions(t *testing.T) {
 	first := begin(t, row{"graphs", "a version that is as it should be", "it serves", "the same way as the hostile ones"})
-	first.env = append(first.env, "MODELGATE_LOAD_TIMEOUT="+loadTimeout, "MODELGATE_KEEP_PREVIOUS=100ms")
+	first.env = append(first.env, "MODELGATE_LOAD_TIMEOUT="+loadTimeout, "MODELGATE_KEEP_PREVIOUS=100ms", "MODELGATE_MODELS_TEXT_MAX_SLOWDOWN=20")
 	first.publish(1, bundle{n: 1}.write)
 	g := first.start("--models", first.models())
 	g.serves(1)

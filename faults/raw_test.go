@@ -57,7 +57,7 @@ func resetOften(t *testing.T, addr string, n int) string {
 	_, _ = io.WriteString(out, http2.ClientPreface)
 	_ = f.WriteSettings()
 	answered := make(chan bool, 1) // whether the ping at the end was answered
-	go func() { // what the gateway says has to be read, or it waits
+	go func() {                    // what the gateway says has to be read, or it waits
 		for {
 			frame, err := f.ReadFrame()
 			ping, ok := frame.(*http2.PingFrame)

@@ -103,6 +103,10 @@ func Parse(data []byte) (*Tokenizer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkGrowth(data); err != nil {
+		n.free()
+		return nil, err
+	}
 	t := &Tokenizer{native: n}
 	t.info, t.size, t.maxID = n.describe()
 	return t, nil

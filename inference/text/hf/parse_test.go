@@ -12,6 +12,17 @@ import (
 const tiny = `{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":null,` +
 	`"post_processor":%s,"decoder":null,"model":%s}`
 
+// normalized is a tiny tokenizer with that normalizer.
+func normalized(normalizer string) string {
+	return strings.Replace(fmt.Sprintf(tiny, "null", `{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}`), `"normalizer":null`, `"normalizer":`+normalizer, 1)
+}
+
+// doubling makes 2^times characters of each "a".
+func doubling(times int) string {
+	one := `{"type":"Replace","pattern":{"String":"a"},"content":"aa"}`
+	return `{"type":"Sequence","normalizers":[` + strings.Repeat(one+",", times-1) + one + `]}`
+}
+
 // malformed are files that must be an error when they are read or used, and never the end of the process.
 var malformed = map[string]string{
 	"empty":               "",
@@ -36,6 +47,11 @@ var malformed = map[string]string{
 	"charsmap":            strings.Replace(fmt.Sprintf(tiny, "null", `{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}`), `"normalizer":null`, `"normalizer":{"type":"Precompiled","precompiled_charsmap":"AAAA"}`, 1),
 	"charsmap too short":  strings.Replace(fmt.Sprintf(tiny, "null", `{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}`), `"normalizer":null`, `"normalizer":{"type":"Precompiled","precompiled_charsmap":"/////wAAAAA="}`, 1),
 	"deep nesting":        strings.Replace(fmt.Sprintf(tiny, "null", `{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}`), `"normalizer":null`, `"normalizer":`+strings.Repeat(`{"type":"Sequence","normalizers":[`, 5000)+strings.Repeat(`]}`, 5000), 1),
+	"text that doubles":   normalized(doubling(40)),
+	"in sequences":        normalized(`{"type":"Sequence","normalizers":[` + doubling(4) + "," + doubling(4) + `]}`),
+	"under another name":  strings.Replace(normalized(doubling(40)), `"version"`, `"Normalizer":null,"version"`, 1),
+	"long replacement":    normalized(`{"type":"Replace","pattern":{"Regex":""},"content":"` + strings.Repeat("a", 100) + `"}`),
+	"long beginning":      normalized(`{"type":"Prepend","prepend":"` + strings.Repeat("a", 2000) + `"}`),
 	"deep list":           strings.Repeat("[", 1<<20),
 	"word without unk":    fmt.Sprintf(tiny, "null", `{"type":"WordLevel","vocab":{"a":0},"unk_token":"b"}`),
 }
@@ -97,5 +113,19 @@ func TestTruncatedFiles(t *testing.T) {
 			tok.Close()
 			t.Errorf("the first %d of %d bytes are a tokenizer", n, len(data))
 		}
+	}
+}
+
+// What tokenizers do to texts for good reasons is allowed.
+func TestNormalizersThatAreFine(t *testing.T) {
+	for _, n := range []string{doubling(5), `{"type":"Prepend","prepend":"▁"}`, `{"type":"Replace","pattern":{"Regex":" {2,}"},"content":"▁"}`,
+		`{"type":"Sequence","normalizers":[{"type":"Replace","pattern":{"String":"` + "``" + `"},"content":"\""},{"type":"Replace","pattern":{"String":" "},"content":"▁"},{"type":"NFKD"}]}`} {
+		tok, err := hf.Parse([]byte(normalized(n)))
+		if err != nil {
+			t.Errorf("%s: %v", n, err)
+			continue
+		}
+		encode(t, tok, "a a", hf.EncodeOptions{})
+		tok.Close()
 	}
 }
