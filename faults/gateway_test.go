@@ -67,12 +67,14 @@ func run(m *testing.M) int {
 	return code
 }
 
+// environment is that of a gateway. Its requests may wait for as long as anybody does: on a busy machine one that stands still for a
+// moment would refuse some, and where overload isn't the fault, a refusal is a failure.
 func environment(t *testing.T, dir string) []string {
 	t.Helper()
 	// Without a PATH there is no ffmpeg, whose version would be asked for at every start, where nobody else wants to run.
 	return []string{"HOME=" + dir, "MODELGATE_ONNXRUNTIME=" + enginetest.Library(t), "MODELGATE_ISOLATION=process",
 		"MODELGATE_DATA_DIR=" + filepath.Join(dir, "data"), "MODELGATE_GRPC_ADDR=127.0.0.1:0", "MODELGATE_HTTP_ADDR=127.0.0.1:0",
-		"MODELGATE_LOG_LEVEL=debug", "MODELGATE_UPDATE_INTERVAL=200ms", "MODELGATE_DRAIN_TIMEOUT=5s"}
+		"MODELGATE_BATCH_MAX_WAIT=30s", "MODELGATE_LOG_LEVEL=debug", "MODELGATE_UPDATE_INTERVAL=200ms", "MODELGATE_DRAIN_TIMEOUT=5s"}
 }
 
 // A gateway is a `modelgate serve` in a process of its own.
