@@ -13,11 +13,11 @@ const (
 
 // restore serves what served before a restart, or else the version before that.
 func (u *Updater) restore(ctx context.Context, m *model) {
-	defer u.update(m, "state", func(p *progress) { p.restored = true })
-	saved, err := u.journal.Load(m.Name)
-	if err != nil {
-		u.o.Logger.Error("the saved state can't be read; starting without it", "model", m.Name, "error", err)
+	saved, ok := u.load(ctx, m)
+	if !ok {
+		return
 	}
+	defer u.update(m, "state", func(p *progress) { p.restored = true })
 	m.saved = saved
 	u.update(m, "", func(p *progress) { p.saved = saved })
 	defer u.recall(m)
@@ -33,6 +33,24 @@ func (u *Updater) restore(ctx context.Context, m *model) {
 			u.record(m, Entry{Candidate: v, Outcome: Failed, Code: "not_restored", Reason: err.Error(), Actor: actorRestart})
 		}
 	}
+}
+
+// load reads the saved state, and tries again until it can be read or ctx ends (false): a model that went on without it would forget its
+// pin, hold and quarantine, and save that.
+func (u *Updater) load(ctx context.Context, m *model) (Saved, bool) {
+	for failures := 1; ctx.Err() == nil; failures++ {
+		saved, err := u.journal.Load(m.Name)
+		if err == nil {
+			u.update(m, "", func(p *progress) { p.lastError = "" })
+			return saved, true
+		}
+		if failures == 1 {
+			u.o.Logger.Error("the saved state can't be read, and the model waits for it", "model", m.Name, "error", err)
+		}
+		u.update(m, "state", func(p *progress) { p.lastError = "the saved state can't be read: " + err.Error() })
+		wait(ctx, u.backOff(failures), nil)
+	}
+	return Saved{}, false
 }
 
 func (u *Updater) restoreVersion(ctx context.Context, m *model, v Version) error {

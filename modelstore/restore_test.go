@@ -58,6 +58,32 @@ func TestWhatTheCacheLostIsFetchedAgain(t *testing.T) {
 	}
 }
 
+// A state that can't be read for now is not one that isn't there: a pin in it would be forgotten, and saved over.
+func TestTheModelWaitsForAStateThatCannotBeRead(t *testing.T) {
+	bubble(t, func(t *testing.T, r *registry) {
+		g := twoVersions(t, r, r, threshold)
+		g.must(g.u.Pin(t.Context(), "text", 1))
+		g.stop()
+		state := filepath.Join(g.dir, "data", "state", "text.json")
+		g.must(os.Rename(state, state+".aside"))
+		g.must(os.Mkdir(state, 0o700)) // reading it fails as a bad disk's would
+		r.publish(3, 0.85)
+		g.start()
+		time.Sleep(time.Hour)
+		g.wantServing("/")
+		if s, err := g.u.Status("text"); err != nil || !strings.Contains(s.LastError, "the saved state can't be read") || g.u.Ready() == nil {
+			t.Errorf("status %+v, %v; ready: %v", s, err, g.u.Ready())
+		}
+		g.must(os.Remove(state))
+		g.must(os.Rename(state+".aside", state))
+		time.Sleep(time.Hour)
+		g.wantServing("1/")
+		if s, err := g.u.Status("text"); err != nil || s.Pin != 1 || s.LastError != "" {
+			t.Errorf("status %+v, %v", s, err)
+		}
+	})
+}
+
 func TestLostVersionThatIsGoneStandsInNobodysWay(t *testing.T) {
 	bubble(t, func(t *testing.T, r *registry) {
 		g := twoVersions(t, r, r, threshold)

@@ -211,8 +211,12 @@ func (u *Updater) untilNextPass(m *model) time.Duration {
 	if m.failures == 0 {
 		return jittered(u.o.Interval)
 	}
-	backOff := jittered(min(max(u.o.Interval, time.Minute), u.o.RetryAfter<<min(m.failures-1, 16)))
-	return max(backOff, min(m.leave, mostLeave))
+	return max(u.backOff(m.failures), min(m.leave, mostLeave))
+}
+
+// backOff is the wait after so many failures in a row, one at least.
+func (u *Updater) backOff(failures int) time.Duration {
+	return jittered(min(max(u.o.Interval, time.Minute), u.o.RetryAfter<<min(failures-1, 16)))
 }
 
 // mostLeave bounds how long a registry can make us leave it alone.
