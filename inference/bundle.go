@@ -134,14 +134,14 @@ func graphOfMLmodel(dir string) (string, error) {
 		name = graphFile
 	}
 	if !filepath.IsLocal(name) {
-		return "", fmt.Errorf("%s names the graph %q, which lies outside of its folder", path, name)
+		return "", fmt.Errorf("%s names the graph %.200q, which lies outside of its folder", path, name)
 	}
 	graph := filepath.Join(dir, name)
 	if st, err := os.Stat(graph); err == nil && st.IsDir() {
 		graph = filepath.Join(graph, graphFile)
 	}
 	if !isFile(graph) {
-		return "", fmt.Errorf("%s names the graph %s, which is missing", path, name)
+		return "", fmt.Errorf("%s names the graph %.200q, which is missing", path, name)
 	}
 	return graph, nil
 }

@@ -74,7 +74,7 @@ func distinct(labels []string) error {
 	seen := map[string]bool{}
 	for _, l := range labels {
 		if seen[l] {
-			return fmt.Errorf("two classes are called %q", l)
+			return fmt.Errorf("two classes are called %.80q", l)
 		}
 		seen[l] = true
 	}

@@ -51,7 +51,7 @@ func readSettings(path string, s *settings) error {
 	case s.MaxLength < 0:
 		return fmt.Errorf("%s: max_length is %d: it must be positive", path, s.MaxLength)
 	case s.SpecialTokens != "" && s.SpecialTokens != "ids" && s.SpecialTokens != "text":
-		return fmt.Errorf("%s: special_tokens is %q: it is ids or text", path, s.SpecialTokens)
+		return fmt.Errorf("%s: special_tokens is %.80q: it is ids or text", path, s.SpecialTokens)
 	}
 	return nil
 }
@@ -88,7 +88,7 @@ func checkKeys(f *ast.File) error {
 		for _, p := range pairs {
 			key, line := p.Key.GetToken().Value, p.Key.GetToken().Position.Line
 			if !slices.Contains(settingKeys, key) {
-				return fmt.Errorf("line %d: unknown key %q: %s", line, key, didYouMean(key))
+				return fmt.Errorf("line %d: unknown key %.80q: %s", line, key, didYouMean(key))
 			}
 			if !isPlain(p.Value) {
 				return fmt.Errorf("line %d: %s: one plain value is needed", line, key)

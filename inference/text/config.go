@@ -77,7 +77,7 @@ func (c configs) checkTokens(t *hf.Tokenizer) error {
 	check := func(file string, tokens ...token) error {
 		for _, tok := range tokens {
 			if _, ok := t.TokenID(string(tok)); tok != "" && !ok {
-				return fmt.Errorf("%s names the token %q, which %s doesn't have; save both again: tokenizer.save_pretrained(folder)",
+				return fmt.Errorf("%s names the token %.80q, which %s doesn't have; save both again: tokenizer.save_pretrained(folder)",
 					file, string(tok), tokenizerFile)
 			}
 		}
@@ -123,7 +123,7 @@ func (c configs) idRange(t *hf.Tokenizer, rows int64) (idRange, error) {
 	}
 	if id := t.MaxID(); id >= r.end && r.end > 0 {
 		tok, _ := t.Token(id)
-		return r, fmt.Errorf("%s has the token %q with id %d, but the model has weights for %d tokens (%s): "+
+		return r, fmt.Errorf("%s has the token %.80q with id %d, but the model has weights for %d tokens (%s): "+
 			"these two don't belong together", tokenizerFile, tok, id, r.end, r.from)
 	}
 	return r, nil
@@ -259,5 +259,5 @@ func isLeft(key, side string, otherwise bool) (bool, error) {
 	case "left", "right":
 		return side == "left", nil
 	}
-	return false, fmt.Errorf("%s: %s is %q; it is left or right", tokenizerConfigFile, key, side)
+	return false, fmt.Errorf("%s: %s is %.80q; it is left or right", tokenizerConfigFile, key, side)
 }
