@@ -158,8 +158,9 @@ func (b *Batcher[In, Out]) take() []*request[In, Out] {
 		if b.closed {
 			return nil
 		}
-		b.room.idleLocked()
+		b.room.idleLocked(1)
 		b.wake.Wait()
+		b.room.idleLocked(-1)
 	}
 	size := b.queue[0].size
 	var batch []*request[In, Out]

@@ -42,14 +42,18 @@ func (l load) goodput(length time.Duration) float64 {
 	return float64(len(l.latencies)) / length.Seconds()
 }
 
-// offer sends requests at a rate, at random moments, whether or not those before are answered.
-func offer(b *batch.Batcher[job, string], m machine, rate float64, length time.Duration) load {
+// offer sends requests at a rate, at random moments, whether or not those before are answered. Twice a second nothing comes for a while.
+func offer(b *batch.Batcher[job, string], m machine, rate float64, length, stall time.Duration) load {
 	var l load
 	var mu sync.Mutex // guards l
 	var running sync.WaitGroup
 	r := rand.New(rand.NewPCG(1, 2))
+	n := 0
 	for at, start := time.Duration(0), time.Now(); at < length; {
 		at += time.Duration(r.ExpFloat64() / rate * float64(time.Second))
+		if n++; stall > 0 && n%int(rate/2) == 0 {
+			at += stall
+		}
 		time.Sleep(at - time.Since(start))
 		size := m.sizes[r.IntN(len(m.sizes))]
 		running.Go(func() {
@@ -99,11 +103,13 @@ func TestOverload(t *testing.T) {
 	for name, c := range map[string]struct {
 		m     machine
 		ratio float64 // of the p99s
+		stall time.Duration
 	}{
-		"a small text model":              {machine{2, time.Millisecond, 7 * time.Millisecond, []int{1}}, 2},
-		"texts of many lengths":           {machine{2, time.Millisecond, time.Millisecond, []int{1, 2, 4, 8, 16, 32}}, 6},
-		"where company costs next to nil": {machine{2, 10 * time.Millisecond, 100 * time.Microsecond, []int{1}}, 2},
-		"sixteen cores":                   {machine{16, time.Millisecond, 7 * time.Millisecond, []int{1}}, 3},
+		"a small text model":              {machine{2, time.Millisecond, 7 * time.Millisecond, []int{1}}, 2, 0},
+		"a flood that stalls":             {machine{2, time.Millisecond, 7 * time.Millisecond, []int{1}}, 2, 80 * time.Millisecond},
+		"texts of many lengths":           {machine{2, time.Millisecond, time.Millisecond, []int{1, 2, 4, 8, 16, 32}}, 2, 0},
+		"where company costs next to nil": {machine{2, 10 * time.Millisecond, 100 * time.Microsecond, []int{1}}, 2, 0},
+		"sixteen cores":                   {machine{16, time.Millisecond, 7 * time.Millisecond, []int{1}}, 3, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -114,14 +120,14 @@ func TestOverload(t *testing.T) {
 					return b
 				}
 				most := max(capacity(fresh(), c.m, 2*c.m.workers, length), capacity(fresh(), c.m, 16*c.m.workers, length))
-				calm := offer(fresh(), c.m, .9*most, length)
+				calm := offer(fresh(), c.m, .9*most, length, 0)
 				b, stop := fresh(), make(chan struct{})
 				go func() { // the first moments of a flood look like a burst
-					offer(b, c.m, 5*most, time.Second)
+					offer(b, c.m, 5*most, time.Second, 0)
 					close(stop)
 				}()
 				time.Sleep(time.Second - 10*time.Millisecond)
-				flood := offer(b, c.m, 5*most, length)
+				flood := offer(b, c.m, 5*most, length, c.stall)
 				<-stop
 				t.Logf("capacity %.0f; at 90 %%: %d of %d refused, p99 %v; at 500 %%: goodput %.2f, p99 %v", most, calm.refused, calm.sent, calm.p99(),
 					flood.goodput(length)/most, flood.p99())

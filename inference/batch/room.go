@@ -29,7 +29,7 @@ func (e *FullError) Is(target error) bool { return target == ErrFull }
 //
 // As long as the workers have nothing to do now and then, what waits is a burst, and a whole burst is let in. Where that isn't room
 // enough, requests come faster than they can be run: a long queue makes all of them late, and not one more is answered. From then on,
-// until a worker has nothing to do, only so much waits as keeps the workers busy. Patient requests are no sign of a flood, however
+// until a worker has nothing to do for a while, only so much waits as keeps the workers busy. Patient requests are no sign of a flood, however
 // many there are, and take no room from others in one.
 type room struct {
 	workers int
@@ -43,8 +43,10 @@ type room struct {
 
 	each    [classes]average // how long a request keeps a worker
 	any     average          // the same, of whatever size
-	run     average          // how long a run takes
 	flooded bool             // requests come faster than they can be run
+
+	idle      int       // workers that have nothing to do
+	idleSince time.Time // when the first of them began
 }
 
 // Requests are of one class if their sizes have the same number of bits.
@@ -70,7 +72,7 @@ func (r *room) burstLocked() time.Duration {
 // queueLocked is how much work keeps the workers busy: one more run for each. Where runs of several requests take little longer than
 // those of one, that many requests make runs large, and so the room for them too.
 func (r *room) queueLocked() time.Duration {
-	return min(max(leastQueue, r.run.value()), r.burstLocked())
+	return min(max(leastQueue, r.any.run()), r.burstLocked())
 }
 
 // waitLocked is how long a request will wait that comes now; 0 as long as no run has shown how long it takes.
@@ -104,6 +106,7 @@ func (r *room) admitLocked(now, deadline time.Time) error {
 	if inside := requests - len(r.outside); inside > 0 {
 		others = wait * time.Duration(inside-r.patient) / time.Duration(inside)
 	}
+	r.calmLocked(now)
 	r.flooded = r.flooded || wait > r.burstLocked()
 	if requests >= r.most || r.flooded && others > r.queueLocked() || late(now, wait, deadline) {
 		return &FullError{requests, wait}
@@ -116,15 +119,26 @@ func late(now time.Time, wait time.Duration, deadline time.Time) bool {
 	return wait > 0 && !deadline.IsZero() && now.Add(wait).After(deadline)
 }
 
-// idleLocked says that a worker has nothing to do.
-func (r *room) idleLocked() { r.flooded = false }
+// idleLocked says that a worker begins to have nothing to do, or (-1) ends it.
+func (r *room) idleLocked(change int) {
+	if change > 0 && r.idle == 0 {
+		r.idleSince = time.Now()
+	}
+	r.calmLocked(time.Now())
+	r.idle += change
+}
+
+// calmLocked ends a flood when a worker has had nothing to do for as long as a run takes: what is shorter may be a stall of those who ask.
+func (r *room) calmLocked(now time.Time) {
+	if r.idle > 0 && now.Sub(r.idleSince) > r.any.run() {
+		r.flooded = false
+	}
+}
 
 // learnLocked notes that a run of n requests of a size took so long.
 func (r *room) learnLocked(size, n int, took time.Duration) {
-	each := took / time.Duration(n)
-	r.each[class(size)].add(each)
-	r.any.add(each)
-	r.run.add(took)
+	r.each[class(size)].add(n, took)
+	r.any.add(n, took)
 }
 
 // enterLocked lets a request in.
@@ -207,15 +221,27 @@ func (r *room) inviteLocked(least int) {
 	}
 }
 
-// An average is of about the last eight values, of which the newest count most.
+// An average is of about the last eight runs, of which the newest count most.
 type average struct {
-	mean  time.Duration
-	count time.Duration // of values, up to eight
+	took     float64 // nanoseconds of a run
+	requests float64 // in a run
+	count    float64 // of runs, up to eight
 }
 
-func (a *average) value() time.Duration { return a.mean }
-
-func (a *average) add(d time.Duration) {
+func (a *average) add(n int, took time.Duration) {
 	a.count = min(a.count+1, 8)
-	a.mean += (d - a.mean) / a.count
+	a.took += (float64(took) - a.took) / a.count
+	a.requests += (float64(n) - a.requests) / a.count
+}
+
+// run is how long a run takes; 0: there was none.
+func (a *average) run() time.Duration { return time.Duration(a.took) }
+
+// value is how long a request keeps a worker: a run's time by its requests, and not the mean of what they are in each run, in which
+// those that ran alone would count for too much.
+func (a *average) value() time.Duration {
+	if a.count == 0 {
+		return 0
+	}
+	return time.Duration(a.took / a.requests)
 }
