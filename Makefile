@@ -79,6 +79,10 @@ bench: tools tokenizers onnxruntime ## Measures swap latency, overhead and throu
 bench-hostile: tools tokenizers onnxruntime ffmpeg ## Measures what clips cost, good and hostile ones, and what they cost other requests
 	go run ./benchmarks/hostile
 
+.PHONY: soak
+soak: build ## Holds the gateway to its bars: a million requests over 1,000 swaps, loads, isolation, overload (up to 40 minutes)
+	go run ./benchmarks/soak
+
 .PHONY: parity
 parity: tools tokenizers onnxruntime ## Compares token ids and scores with Hugging Face transformers
 	@tools/parity/run.sh

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"modelgate/benchmarks/minilm"
 	"modelgate/inference"
 	"modelgate/inference/engine"
 	"modelgate/inference/text/hf"
@@ -40,7 +41,7 @@ type gateway struct {
 
 func newGateway(ctx context.Context, eng engine.Engine, decoder *video.Decoder, scratch string) (g *gateway, err error) {
 	models := filepath.Join(scratch, "models")
-	for name, write := range map[string]func(string) error{"text": writeText, "video": writeVideo} {
+	for name, write := range map[string]func(string) error{"text": minilm.Write, "video": writeVideo} {
 		if err := write(filepath.Join(models, name, "1")); err != nil {
 			return nil, err
 		}

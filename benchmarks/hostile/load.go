@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"modelgate/benchmarks/minilm"
 	pb "modelgate/proto/modelgate/v1"
 )
 
@@ -23,12 +23,10 @@ const (
 	deadline     = 20 * time.Second
 )
 
-// sentence has the length of a usual one: 30 tokens.
-var sentence = strings.Repeat("this was not a very good film ", 4) + "a sad day" //nolint:gochecknoglobals // never changed
-
 func (g *gateway) ask(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
+	sentence := minilm.Sentence()
 	_, err := g.client.Predict(ctx, &pb.PredictRequest{Model: "text", Text: &sentence})
 	return err
 }

@@ -15,6 +15,7 @@ import (
 
 	hdr "github.com/HdrHistogram/hdrhistogram-go"
 
+	"modelgate/benchmarks/minilm"
 	"modelgate/benchmarks/results"
 	"modelgate/inference/engine"
 	"modelgate/inference/video"
@@ -171,7 +172,7 @@ Good clips are 360p of 10 s and %s of 4 s.
 
 | texts | p50 | p99, median of the phases | p99 of all | x alone, p50 | x alone, p99 of all | x alone, p99, median of the rounds | clips answered |
 |---|---:|---:|---:|---:|---:|---:|---:|
-`, layers, hidden, n.rate, 100*s.share, n.capacity, s.senders, len(n.hostile.clips), s.slowest, s.phase, s.rounds, s.large)
+`, minilm.Layers, minilm.Hidden, n.rate, 100*s.share, n.capacity, s.senders, len(n.hostile.clips), s.slowest, s.phase, s.rounds, s.large)
 	for _, c := range []*company{n.alone, n.good, n.hostile} {
 		rounds := "1"
 		if len(c.rounds) > 0 {

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"modelgate/benchmarks/minilm"
+	"modelgate/benchmarks/results"
+)
+
+// overloaded is what a gateway does that is asked for five times what it can do, beside what it does just below its capacity.
+type overloaded struct {
+	rounds   int
+	capacity []float64 // texts a second
+	calm     []offered // at 90 % of the capacity just measured
+	flood    []offered // at five times that
+	goodput  []float64 // of the flood, as a share of the capacity
+	late     []float64 // p99 of those admitted in the flood, as a multiple of that at 90 %
+}
+
+const overload = 5
+
+// measureOverload takes turns, so that a busy spell of the machine meets all three.
+func measureOverload(ctx context.Context, s settings, dir string, w io.Writer) (o overloaded, err error) {
+	if err := publish(dir, "text", 1, minilm.Write); err != nil {
+		return o, err
+	}
+	g, err := startGateway(ctx, s, dir, "process", "text")
+	if err != nil {
+		return o, err
+	}
+	defer func() { err = errors.Join(err, g.close()) }()
+	text := minilm.Sentence()
+	for range s.rounds {
+		// The most that the machine can do is with full runs for each worker, or with a run of one for each.
+		few, err := g.capacity(ctx, text, runtime.NumCPU(), s.phase/2)
+		if err != nil {
+			return o, err
+		}
+		many, err := g.capacity(ctx, text, 8*runtime.NumCPU(), s.phase/2)
+		if err != nil {
+			return o, err
+		}
+		most := max(few, many)
+		calm := g.offer(ctx, text, .9*most, s.phase, nil)
+		g.offer(ctx, text, overload*most, s.phase/5, nil) // the first moments of a flood look like a burst
+		before, err := g.runs(ctx)
+		if err != nil {
+			return o, err
+		}
+		flood := g.offer(ctx, text, overload*most, s.phase, nil)
+		after, err := g.runs(ctx)
+		if err != nil {
+			return o, err
+		}
+		if err := ctx.Err(); err != nil {
+			return o, err
+		}
+		o.rounds++
+		o.capacity, o.calm, o.flood = append(o.capacity, most), append(o.calm, calm), append(o.flood, flood)
+		o.goodput, o.late = append(o.goodput, flood.goodput()/most), append(o.late, float64(flood.p99())/float64(calm.p99()))
+		fmt.Fprintf(w, "capacity %.0f/s (%.0f with a caller a core); at 90 %%: p99 %v, %d of %d refused; at %dx: goodput %.2f, %.1f texts a run, p99 %v, %.2f times that; load %s\n",
+			most, few, calm.p99(), calm.refused, calm.sent, overload, last(o.goodput), float64(len(flood.latencies))/(after-before), flood.p99(), last(o.late), results.Load())
+		select { // for what waits to be over
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
+	return o, nil
+}
+
+func last[T any](all []T) T { return all[len(all)-1] }
+
+// other is how many got something else than an answer or a refusal that says when to come back.
+func (o overloaded) other() (n int, first error) {
+	for _, phase := range append(append([]offered{}, o.calm...), o.flood...) {
+		n += len(phase.failed)
+		if len(phase.failed) > 0 {
+			first = phase.failed[0]
+		}
+	}
+	return n, first
+}
+
+func (o overloaded) rows() []row {
+	other, _ := o.other()
+	goodput, late := median(o.goodput), median(o.late)
+	return []row{
+		{what: "5x overload: goodput, of the capacity", measured: fmt.Sprintf("%.0f %%", 100*goodput), bar: "at least 90 %", met: goodput >= .9},
+		{what: "5x overload: p99 of those admitted, against that at 90 % of the capacity", measured: fmt.Sprintf("%.2fx", late), bar: "at most 2x", met: late <= 2},
+		{what: "5x overload: neither answered nor RESOURCE_EXHAUSTED with RetryInfo", measured: fmt.Sprint(other), bar: "0", met: other == 0},
+	}
+}
+
+func (o overloaded) text() string {
+	refused, sent := 0, 0
+	var before, during []time.Duration
+	for i := range o.calm {
+		refused, sent = refused+o.calm[i].refused, sent+o.calm[i].sent
+		before, during = append(before, o.calm[i].p99()), append(during, o.flood[i].p99())
+	}
+	say := fmt.Sprintf("Text of %d tokens, a model of MiniLM's size (%d layers of %d), requests at random moments; the median of %d rounds. Capacity %.0f a second; at 90 %% of it p99 %s, "+
+		"%.2f %% refused; at five times it p99 %s.\n", 31, minilm.Layers, minilm.Hidden, o.rounds, median(o.capacity), short(median(before)),
+		100*float64(refused)/float64(max(sent, 1)), short(median(during)))
+	if _, first := o.other(); first != nil {
+		say += fmt.Sprintf("\nThe last other answer: %v.\n", first)
+	}
+	return say
+}
+
+// isolated is what a worker process costs.
+type isolated struct {
+	pairs  int
+	loss   []float64 // share of the throughput, of each pair
+	micros []float64 // of processor time a run, of each pair
+	none   []float64 // throughput without
+}
+
+// measureIsolation compares two gateways, one with its model in process and one with a worker, which take turns.
+func measureIsolation(ctx context.Context, s settings, dir string, w io.Writer) (i isolated, err error) {
+	gateways := map[string]*gateway{}
+	for _, isolation := range []string{"none", "process"} {
+		below := filepath.Join(dir, isolation)
+		if err := publish(below, "text", 1, minilm.Write); err != nil {
+			return i, err
+		}
+		g, err := startGateway(ctx, s, below, isolation, "text")
+		if err != nil {
+			return i, err
+		}
+		defer func() { err = errors.Join(err, g.close()) }()
+		gateways[isolation] = g
+	}
+	for pair := range s.pairs {
+		order := []string{"none", "process"}
+		if pair%2 == 1 {
+			order = []string{"process", "none"}
+		}
+		rate, each := map[string]float64{}, map[string]float64{}
+		for _, isolation := range order {
+			if rate[isolation], each[isolation], err = gateways[isolation].throughput(ctx, minilm.Sentence(), s.phase/2); err != nil {
+				return i, err
+			}
+		}
+		i.pairs++
+		i.none = append(i.none, rate["none"])
+		i.loss = append(i.loss, 1-rate["process"]/rate["none"])
+		i.micros = append(i.micros, each["process"]-each["none"])
+		fmt.Fprintf(w, "in process %.1f/s, in a worker %.1f/s: %.1f %% less; %.0f µs more a run; load %s\n", rate["none"], rate["process"], 100*last(i.loss), last(i.micros), results.Load())
+	}
+	return i, nil
+}
+
+// throughput is how many texts a second are answered to a few callers a core, and the microseconds of processor time that a run takes
+// with a caller a core, where each run is of one text.
+func (g *gateway) throughput(ctx context.Context, text string, length time.Duration) (rate, each float64, err error) {
+	if rate, err = g.capacity(ctx, text, 2*runtime.NumCPU(), length); err != nil {
+		return 0, 0, err
+	}
+	before, err := look(g.cmd.Process.Pid)
+	if err != nil {
+		return 0, 0, err
+	}
+	from, err := g.runs(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	if _, err := g.capacity(ctx, text, runtime.NumCPU(), length); err != nil {
+		return 0, 0, err
+	}
+	to, err := g.runs(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	after, err := look(g.cmd.Process.Pid)
+	return rate, float64((after.processor - before.processor).Microseconds()) / (to - from), err
+}
+
+// runs is how many the text model has had.
+func (g *gateway) runs(ctx context.Context) (float64, error) {
+	return g.metric(ctx, `modelgate_batch_size_count{model="text"}`)
+}
+
+func (i isolated) rows() []row {
+	loss := median(i.loss)
+	return []row{
+		{what: "throughput that isolation costs", measured: fmt.Sprintf("%.1f %%", 100*loss), bar: "at most 3 %", met: loss <= .03},
+		{what: "processor time that isolation costs a run", measured: fmt.Sprintf("%.0f µs", median(i.micros)), bar: "reported", met: true},
+	}
+}
+
+func (i isolated) text() string {
+	return fmt.Sprintf("Two gateways take turns over the same model, with `isolation: none` and `process`, %d callers; the median of %d pairs. In process: %.0f a second.\n",
+		2*runtime.NumCPU(), i.pairs, median(i.none))
+}
