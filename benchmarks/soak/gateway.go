@@ -48,7 +48,7 @@ func startGateway(ctx context.Context, s settings, dir, isolation string, models
 	g.cmd = exec.Command(s.program, "serve", "--models", filepath.Join(dir, "models"), "--isolation", isolation) //nolint:gosec,noctx // close ends it
 	g.cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "MODELGATE_ONNXRUNTIME=" + s.library, "MODELGATE_DATA_DIR=" + filepath.Join(dir, "data"),
 		"MODELGATE_GRPC_ADDR=127.0.0.1:0", "MODELGATE_HTTP_ADDR=127.0.0.1:0", "MODELGATE_LOG_FORMAT=json", "MODELGATE_LOG_LEVEL=info", "MODELGATE_UPDATE_INTERVAL=1h"}
-	// Its own group: what a terminal sends to us isn't for it. And it doesn't outlive us.
+	// Its own group: what a terminal sends to us isn't for it. Killed with SIGKILL, we leave it behind.
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stderr, err := g.cmd.StderrPipe()
 	if err != nil {
