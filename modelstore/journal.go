@@ -69,7 +69,7 @@ type Entry struct {
 	Outcome   Outcome            `json:"outcome"`
 	Code      string             `json:"code"`              // why, as a stable word: "below_threshold"
 	Reason    string             `json:"reason"`            // why, as a sentence
-	Actor     string             `json:"actor"`             // "policy", "operator", "restart"
+	Actor     string             `json:"actor"`             // "policy", "operator", "restart", "supervisor"
 	Seconds   map[string]float64 `json:"seconds,omitempty"` // by phase: fetch, verify, retire, load, warm_up, check, compare, run_before, run, publish_wait, publish_held
 }
 
@@ -83,5 +83,5 @@ const (
 	Refused    Outcome = "refused"     // the policy said no
 	Failed     Outcome = "failed"      // it should have been served and couldn't be; retried later, or quarantined
 	Restored   Outcome = "restored"    // served from the cache after a restart
-	Noted      Outcome = "noted"       // pin, unpin, a registry that refused a promotion
+	Noted      Outcome = "noted"       // pin, unpin, a registry that refused a promotion, a version that does harm and stays
 )

@@ -97,25 +97,26 @@ func (u *Updater) serveVersion(ctx context.Context, m *model, v Version, d Decis
 		u.note(m, d.Code, d.Reason)
 		return nil
 	case v.Same(standby):
-		return u.exchange(ctx, m, active, d, also)
+		err := u.exchange(ctx, m, active, "operator", d, also)
+		if errors.Is(err, ErrNoPrevious) { // its time ended between our look and the exchange
+			break
+		}
+		return err
 	}
 	return u.bring(ctx, m, v, bringing{decision: d, actor: "operator", also: also})
 }
 
-// exchange makes the standby active.
-func (u *Updater) exchange(ctx context.Context, m *model, active Version, d Decision, also func(*Saved)) error {
+// exchange makes the standby active. The error wraps ErrNoPrevious if its time has ended.
+func (u *Updater) exchange(ctx context.Context, m *model, active Version, actor string, d Decision, also func(*Saved)) error {
 	var to Version
 	t, err := u.slots.Rollback(ctx, m.Name, func(v Version) error {
 		to = v
 		return u.save(m, func(s *Saved) { s.serve(v); s.also(also) })
 	})
-	if errors.Is(err, ErrNoPrevious) { // its time ended between our look and the exchange
-		return u.bring(ctx, m, m.saved.Previous, bringing{decision: d, actor: "operator", also: also})
-	}
 	if err != nil {
 		return err
 	}
-	e := Entry{Candidate: to, Active: active, Outcome: Swapped, Code: d.Code, Reason: d.Reason, Actor: "operator", Seconds: t.Seconds()}
+	e := Entry{Candidate: to, Active: active, Outcome: Swapped, Code: d.Code, Reason: d.Reason, Actor: actor, Seconds: t.Seconds()}
 	if d.Action == Return {
 		e.Outcome = RolledBack
 	}

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// An order is something that the operator wants done to a model.
+// An order is something that the operator, or a supervisor, wants done to a model.
 type order struct {
 	do     func(ctx context.Context) error
 	urgent bool       // it interrupts a pass; one that isn't is interrupted, and done after those that are
@@ -38,16 +38,8 @@ func (u *Updater) order(ctx context.Context, name string, urgent bool, do func(c
 		u.mu.Unlock()
 		return ErrClosed
 	}
-	o := &order{do: func(ctx context.Context) error { return do(ctx, m) }, urgent: urgent, done: make(chan error, 1)}
-	m.orders = append(m.orders, o)
-	if urgent && m.interrupt != nil {
-		m.interrupt()
-	}
+	o := u.enqueueLocked(m, urgent, do)
 	u.mu.Unlock()
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
 	select {
 	case err := <-o.done:
 		return err
@@ -58,6 +50,20 @@ func (u *Updater) order(ctx context.Context, name string, urgent bool, do func(c
 		m.orders = slices.DeleteFunc(m.orders, func(p *order) bool { return p == o })
 		return ctx.Err()
 	}
+}
+
+// enqueueLocked has do run on the model's goroutine, which it wakes.
+func (u *Updater) enqueueLocked(m *model, urgent bool, do func(ctx context.Context, m *model) error) *order {
+	o := &order{do: func(ctx context.Context) error { return do(ctx, m) }, urgent: urgent, done: make(chan error, 1)}
+	m.orders = append(m.orders, o)
+	if urgent && m.interrupt != nil {
+		m.interrupt()
+	}
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+	return o
 }
 
 // carryOut does what an order says. One that isn't urgent makes way for those that are, and is then done from the beginning.

@@ -86,6 +86,7 @@ func (u *Updater) record(m *model, e Entry) {
 // live records that e's candidate serves now.
 func (u *Updater) live(m *model, e Entry) {
 	clear(m.noted) // a new comparison: what was refused before is judged anew
+	m.kept = Version{}
 	u.update(m, "swap", func(p *progress) { p.since = time.Now() })
 	u.record(m, e)
 }

@@ -100,6 +100,7 @@ type model struct {
 	// The fields below belong to the model's goroutine.
 
 	saved    Saved
+	kept     Version           // does harm, and serves since there was nothing to go back to; until something else serves
 	givenUp  Version           // was lost from the cache, and the registry can't give it back
 	noted    map[string]string // by candidate: what the ledger was told last, so that it isn't told again each pass
 	failures int               // in a row

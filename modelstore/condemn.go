@@ -1,0 +1,116 @@
+package modelstore
+
+import (
+	"context"
+	"fmt"
+)
+
+const (
+	actorSupervisor = "supervisor"
+	codeCondemned   = "condemned"
+	codeLastGood    = "last_good_version"
+)
+
+// Condemn says that v, which serves, does harm, and why: v goes into quarantine, and the version before it serves again, from memory
+// or else from the cache. The last good version stays where there is none to go back to: it is better than nothing. It never blocks;
+// the model's goroutine does the rest, as it does for an operator.
+//
+// A pin doesn't keep v: it goes over to the version that takes over, since what it says, not to follow the registry, still holds.
+func (u *Updater) Condemn(v Version, why string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if m := u.models[v.Model]; m != nil && !u.ended {
+		u.enqueueLocked(m, true, func(ctx context.Context, m *model) error { return u.condemn(ctx, m, v, why) })
+	}
+}
+
+// condemn is on the model's goroutine. Its error has been told.
+func (u *Updater) condemn(ctx context.Context, m *model, v Version, why string) error {
+	active, standby := u.slots.Serving(m.Name)
+	switch {
+	case m.saved.quarantined(v) != nil || v.Same(m.kept):
+		return nil // what it answered meanwhile told the same
+	case !v.Same(active):
+		return u.condemnIdle(m, v, active, why)
+	}
+	d := Decision{Return, codeCondemned, fmt.Sprintf("%v is in quarantine: %s", v, why)}
+	if m.saved.Pin == v.Number {
+		d.Reason += "; the pin goes over to the version that serves now"
+	}
+	also := func(s *Saved) { s.condemn(v, why) }
+	var failed error
+	if !standby.IsZero() && m.saved.quarantined(standby) == nil {
+		if failed = u.exchange(ctx, m, active, actorSupervisor, d, also); failed == nil {
+			return nil
+		}
+	}
+	if to := m.saved.Previous; !to.IsZero() && !to.Same(v) && m.saved.quarantined(to) == nil {
+		if failed = u.returnTo(ctx, m, to, v, d, also); failed == nil {
+			return nil
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if failed != nil { // it may do the next time
+		u.noteOnce(m, v, Entry{Candidate: v, Active: v, Outcome: Failed, Code: codeLastGood, Actor: actorSupervisor,
+			Reason: fmt.Sprintf("%v goes on serving, since the version before can't: %s; %v", v, why, failed)})
+		return failed
+	}
+	m.kept = v
+	u.record(m, Entry{Candidate: v, Active: v, Outcome: Noted, Code: codeLastGood, Actor: actorSupervisor,
+		Reason: fmt.Sprintf("%v goes on serving, since there is no version to go back to: %s", v, why)})
+	return nil
+}
+
+// condemnIdle keeps a version that serves no more from being taken again.
+func (u *Updater) condemnIdle(m *model, v, active Version, why string) error {
+	if active.IsZero() {
+		return nil
+	}
+	err := u.save(m, func(s *Saved) {
+		s.quarantine(v, why)
+		if s.Previous.Same(v) {
+			s.Previous = Version{}
+		}
+	})
+	if err != nil {
+		u.o.Logger.Error("the quarantine was not saved", "version", v.String(), "error", err)
+		return err
+	}
+	u.record(m, Entry{Candidate: v, Active: active, Outcome: Noted, Code: codeCondemned, Actor: actorSupervisor,
+		Reason: fmt.Sprintf("%v, which serves no more, is in quarantine: %s", v, why)})
+	return nil
+}
+
+// returnTo serves a version from the cache. The registry isn't asked: what serves meanwhile does harm.
+func (u *Updater) returnTo(ctx context.Context, m *model, to, from Version, d Decision, also func(*Saved)) error {
+	u.update(m, "candidate", func(p *progress) { p.candidate, p.phase = to, PhaseVerify })
+	defer u.update(m, "candidate", func(p *progress) { p.candidate, p.phase = Version{}, "" })
+	b, ok, err := u.cache.Lookup(ctx, to)
+	switch {
+	case err != nil:
+		return fmt.Errorf("find %v in the cache: %w", to, err)
+	case !ok:
+		return fmt.Errorf("%v is not in the cache", to)
+	}
+	b.Version.F1, b.Version.Pointer = to.F1, to.Pointer
+	u.update(m, "candidate", func(p *progress) { p.phase = PhaseLoad })
+	t, err := u.slots.Swap(ctx, b, func() error {
+		return u.save(m, func(s *Saved) { s.serve(b.Version); s.also(also) })
+	})
+	if err != nil {
+		return err
+	}
+	u.live(m, Entry{Candidate: b.Version, Active: from, Outcome: RolledBack, Code: d.Code, Reason: d.Reason, Actor: actorSupervisor, Seconds: t.Seconds()})
+	return nil
+}
+
+// condemn notes, beside what serves now in v's place, that v must not serve again: nothing leads back to it but an operator's promotion.
+func (s *Saved) condemn(v Version, why string) {
+	s.quarantine(v, why)
+	s.Previous = Version{}
+	if s.Pin == v.Number {
+		s.Pin = s.Active.Number
+	}
+}
