@@ -63,9 +63,9 @@ faults: build python ## Breaks registry, disk, graphs, workers and callers under
 fuzz: tools tokenizers ## Fuzzes every parser of outside data, one after the other (FUZZTIME=30s each)
 	@tools/fuzz.sh
 
-.PHONY: test-isolation
-test-isolation: build ffmpeg ## Passes the tests of what serves with each version in a process of its own
-	MODELGATE_ISOLATION=process MODELGATE_TEST_WORKER=$(CURDIR)/bin/modelgate go test -timeout 15m ./inference ./server ./cmd/modelgate ./inference/engine/worker
+.PHONY: test-in-process
+test-in-process: tools tokenizers onnxruntime ffmpeg ## Passes the tests of what serves with all versions in the gateway's own process
+	MODELGATE_ISOLATION=none go test -timeout 15m ./inference ./server ./cmd/modelgate
 
 .PHONY: lint
 lint: tools tokenizers lint-tools ## Runs every linter

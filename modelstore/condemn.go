@@ -7,7 +7,6 @@ import (
 
 const (
 	actorSupervisor = "supervisor"
-	codeCondemned   = "condemned"
 	codeLastGood    = "last_good_version"
 )
 
@@ -33,7 +32,7 @@ func (u *Updater) condemn(ctx context.Context, m *model, v Version, why string) 
 	case !v.Same(active):
 		return u.condemnIdle(m, v, active, why)
 	}
-	d := Decision{Return, codeCondemned, fmt.Sprintf("%v is in quarantine: %s", v, why)}
+	d := Decision{Return, CodeCondemned, fmt.Sprintf("%v is in quarantine: %s", v, why)}
 	if m.saved.Pin == v.Number {
 		d.Reason += "; the pin goes over to the version that serves now"
 	}
@@ -78,7 +77,7 @@ func (u *Updater) condemnIdle(m *model, v, active Version, why string) error {
 		u.o.Logger.Error("the quarantine was not saved", "version", v.String(), "error", err)
 		return err
 	}
-	u.record(m, Entry{Candidate: v, Active: active, Outcome: Noted, Code: codeCondemned, Actor: actorSupervisor,
+	u.record(m, Entry{Candidate: v, Active: active, Outcome: Noted, Code: CodeCondemned, Actor: actorSupervisor,
 		Reason: fmt.Sprintf("%v, which serves no more, is in quarantine: %s", v, why)})
 	return nil
 }
@@ -94,7 +93,7 @@ func (u *Updater) returnTo(ctx context.Context, m *model, to, from Version, d De
 	case !ok:
 		return fmt.Errorf("%v is not in the cache", to)
 	}
-	b.Version.F1, b.Version.Pointer = to.F1, to.Pointer
+	b.Version.F1, b.Version.Pointer, b.Anyway = to.F1, to.Pointer, true
 	u.update(m, "candidate", func(p *progress) { p.phase = PhaseLoad })
 	t, err := u.slots.Swap(ctx, b, func() error {
 		return u.save(m, func(s *Saved) { s.serve(b.Version); s.also(also) })

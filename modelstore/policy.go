@@ -64,6 +64,7 @@ const (
 	CodeF1Unknown        = "f1_unknown"
 	CodeBelowThreshold   = "below_threshold"
 	CodeNoImprovement    = "no_improvement"
+	CodeCondemned        = "condemned" // by Updater.Condemn, no policy
 )
 
 // A Policy decides what to do about a candidate. It is a pure function: the same State gives the same Decision.

@@ -27,6 +27,7 @@ type Status struct {
 	LastError   string    // why the newest pass failed; empty if it didn't
 	Pin         int64     // 0 if not pinned
 	Hold        *Hold     // nil if not held
+	Quarantine  []Quarantined
 }
 
 // progress is the part of a Status that the model's goroutine keeps up to date.
@@ -118,7 +119,8 @@ func (u *Updater) status(m *model) Status {
 	p := m.progress
 	return Status{Name: m.Name, Registered: cmp.Or(m.Registered, active.Registered, p.candidate.Registered), Threshold: m.Rules.Threshold,
 		Active: active, Standby: standby, Previous: p.saved.Previous, Candidate: p.candidate, Phase: p.phase, Done: p.done, Total: p.total,
-		Since: p.since, Last: p.last, LastCheck: p.lastCheck, LastError: p.lastError, Pin: p.saved.Pin, Hold: p.saved.Hold}
+		Since: p.since, Last: p.last, LastCheck: p.lastCheck, LastError: p.lastError, Pin: p.saved.Pin, Hold: p.saved.Hold,
+		Quarantine: p.saved.Quarantine}
 }
 
 // List tells of every model, by name.

@@ -7,9 +7,24 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"modelgate/inference"
 	"modelgate/modelstore"
 	pb "modelgate/proto/modelgate/v1"
 )
+
+// modelProto tells of a model: what the updater knows of it, and how the process of the version that serves fares.
+func (s *Server) modelProto(st modelstore.Status) *pb.Model {
+	m := modelProto(st)
+	h, err := s.store.Acquire(st.Name)
+	if err != nil {
+		return m // nothing serves, or nothing serves any more
+	}
+	defer h.Release()
+	if x := h.Model().Health(); x != (inference.Health{}) && h.Version().Same(st.Active) {
+		m.Worker = &pb.Worker{Deaths: int64(x.Deaths), Killers: int64(x.Killers), Refused: int64(x.Refused)}
+	}
+	return m
+}
 
 func modelProto(s modelstore.Status) *pb.Model {
 	m := &pb.Model{
@@ -19,6 +34,9 @@ func modelProto(s modelstore.Status) *pb.Model {
 	}
 	if !s.Active.IsZero() {
 		m.Since = timeProto(s.Since)
+	}
+	for _, q := range s.Quarantine {
+		m.Quarantined = append(m.Quarantined, &pb.QuarantinedVersion{Version: q.Version.ID(), Since: timeProto(q.Since), Why: q.Why})
 	}
 	if s.Pin != 0 {
 		m.Pinned = strconv.FormatInt(s.Pin, 10)

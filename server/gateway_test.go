@@ -182,7 +182,7 @@ func (g *gateway) wire(c config) {
 		if !other {
 			positive = "positive"
 		}
-		return inference.Open(ctx, b.Dir, g.engine, inference.Options{MaxQueue: c.maxQueue, MaxWait: c.maxWait, Workers: c.workers, PositiveLabel: positive, Threshold: &threshold, Decoder: c.decoder,
+		return inference.Open(ctx, b.Dir, g.engine, inference.Options{Supervision: metrics.Supervise(b.Version.Model, inference.Supervision{}), MaxQueue: c.maxQueue, MaxWait: c.maxWait, Workers: c.workers, PositiveLabel: positive, Threshold: &threshold, Decoder: c.decoder,
 			Observed: func(n int, waits []time.Duration) { metrics.Batch(b.Version.Model, n, waits) }})
 	}
 	g.store = modelstore.New(load, modelstore.StoreOptions{KeepPrevious: time.Minute, DrainTimeout: 10 * time.Second, Observe: metrics.Observe})

@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 
+	"modelgate/inference"
+	"modelgate/inference/engine"
 	"modelgate/modelstore"
 )
 
@@ -35,6 +37,10 @@ type Metrics struct {
 	fetched     *prometheus.GaugeVec
 	toFetch     *prometheus.GaugeVec
 	slowdown    *prometheus.GaugeVec
+	deaths      *prometheus.CounterVec
+	restarts    *prometheus.CounterVec
+	refused     *prometheus.CounterVec
+	condemned   *prometheus.CounterVec
 	uploads     prometheus.Gauge
 	hooks       *prometheus.CounterVec
 	clips       clipMetrics
@@ -53,7 +59,8 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		"result")
 	m.clips = newClipMetrics()
 	for _, c := range append(m.clips.all(), m.requests, m.latency, m.inflight, m.rpcs, m.rpcLatency, m.batchSize, m.queue,
-		m.decisions, m.phases, m.closeErrors, m.registryUp, m.lastCheck, m.servingF1, m.version, m.fetched, m.toFetch, m.slowdown, m.uploads, m.hooks) {
+		m.decisions, m.phases, m.closeErrors, m.registryUp, m.lastCheck, m.servingF1, m.version, m.fetched, m.toFetch, m.slowdown,
+		m.deaths, m.restarts, m.refused, m.condemned, m.uploads, m.hooks) {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -85,6 +92,11 @@ func (m *Metrics) makeModelMetrics() {
 	m.version = gauge("serving_version", "The number of the version that serves.", "model")
 	m.fetched = gauge("fetched_bytes", "Bytes of the newest download that have arrived.", "model")
 	m.slowdown = gauge("candidate_slowdown", "How many times as long as one of the version that served a run of the newest candidate took.", "model")
+	m.deaths = counter("worker_deaths_total", "Processes of versions that ended without being told to, by cause: crashed, hung (and was killed), killed (by somebody else, as where memory runs out).",
+		"model", "cause")
+	m.restarts = counter("worker_restarts_total", "Processes of versions that were started in place of one that ended.", "model")
+	m.refused = counter("refused_inputs_total", "Predictions that were refused since the very same input ended the process that computes the version.", "model")
+	m.condemned = counter("versions_condemned_total", "Versions that were put into quarantine while they served, since inputs ended their process.", "model")
 	m.toFetch = gauge("fetch_size_bytes", "Bytes that the newest download has in all; 0 if the registry doesn't say.", "model")
 }
 
@@ -135,6 +147,9 @@ func (m *Metrics) Observe(e modelstore.Event) {
 
 func (m *Metrics) decided(e *modelstore.Entry) {
 	m.decisions.WithLabelValues(e.Model, string(e.Outcome), e.Code).Inc()
+	if e.Code == modelstore.CodeCondemned {
+		m.condemned.WithLabelValues(e.Model).Inc()
+	}
 	switch e.Outcome {
 	case modelstore.Swapped, modelstore.RolledBack, modelstore.Restored:
 	default:
@@ -154,6 +169,17 @@ func (m *Metrics) Batch(model string, requests int, waits []time.Duration) {
 	for _, w := range waits {
 		m.queue.WithLabelValues(model).Observe(w.Seconds())
 	}
+}
+
+// Supervise is s with what happens to the processes of a model counted.
+func (m *Metrics) Supervise(model string, s inference.Supervision) inference.Supervision {
+	for _, c := range []engine.Cause{engine.Crashed, engine.Hung, engine.Killed} {
+		m.deaths.WithLabelValues(model, string(c)) // 0, so that a first one shows as a rise
+	}
+	restarts, refused := m.restarts.WithLabelValues(model), m.refused.WithLabelValues(model)
+	s.Died = func(c engine.Cause) { m.deaths.WithLabelValues(model, string(c)).Inc() }
+	s.Restarted, s.Refused = restarts.Inc, refused.Inc
+	return s
 }
 
 // request notes a prediction's end. model is "" if there is no such model, version if none answered.

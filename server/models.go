@@ -28,7 +28,7 @@ type models struct {
 func (m models) ListModels(context.Context, *pb.ListModelsRequest) (*pb.ListModelsResponse, error) {
 	resp := &pb.ListModelsResponse{}
 	for _, st := range m.updater.List() {
-		resp.Models = append(resp.Models, modelProto(st))
+		resp.Models = append(resp.Models, m.modelProto(st))
 	}
 	return resp, nil
 }
@@ -196,7 +196,7 @@ func (m models) after(ctx context.Context, model string, err error) (*pb.Model, 
 	if err != nil {
 		return nil, m.fail(ctx, err, ofOrder())
 	}
-	return modelProto(st), nil
+	return m.modelProto(st), nil
 }
 
 // WatchModels tells the state of models and each change, until the caller leaves or the server drains.
@@ -215,7 +215,7 @@ func (m models) WatchModels(req *pb.WatchModelsRequest, stream grpc.ServerStream
 		if names := req.GetModels(); len(names) > 0 && !slices.Contains(names, c.Status.Name) {
 			return nil
 		}
-		return stream.Send(&pb.WatchModelsResponse{Model: modelProto(c.Status), Change: c.What})
+		return stream.Send(&pb.WatchModelsResponse{Model: m.modelProto(c.Status), Change: c.What})
 	})
 	if stream.Context().Err() == nil && ctx.Err() != nil {
 		err = errDraining

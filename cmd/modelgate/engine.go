@@ -33,11 +33,16 @@ func openEngine(ctx context.Context, c *config.Loaded, log *slog.Logger) (engine
 		return nil, fmt.Errorf("find this program, to start workers: %w", err)
 	}
 	// A test's binary is this program too, by the name that it is started with.
-	e, err := worker.New(worker.Options{Path: exe, Args: []string{filepath.Base(os.Args[0]), "worker", path}, Logger: log, LoadTimeout: time.Duration(c.LoadTimeout)})
+	e, err := worker.New(worker.Options{Path: exe, Args: []string{filepath.Base(os.Args[0]), "worker", path}, Logger: log,
+		LoadTimeout: time.Duration(c.LoadTimeout), Grace: time.Duration(c.Worker.Grace)})
 	if err != nil {
 		return nil, err
 	}
-	return e, e.Try(ctx)
+	if err := e.Try(ctx); err != nil && ctx.Err() == nil {
+		return nil, fmt.Errorf("isolation is process, and no process for a version can be started here: %w; mend that, or compute in the "+
+			"gateway itself (isolation: none, MODELGATE_ISOLATION=none or --isolation none), which a bad graph can end then", err)
+	}
+	return e, ctx.Err()
 }
 
 // otherEngine is whatever engine a program has that is started as a worker in place of this one.

@@ -72,7 +72,7 @@ func newGateway(ctx context.Context, c *config.Loaded, s *screen, log *slog.Logg
 		metrics.Observe(e)
 		logEvent(log, e)
 	}
-	g.store = modelstore.New(loader(c, eng, g.decoder, hf.NewPool(), metrics), modelstore.StoreOptions{
+	g.store = modelstore.New(g.loader(eng, hf.NewPool(), metrics), modelstore.StoreOptions{
 		KeepPrevious: time.Duration(c.KeepPrevious), DrainTimeout: time.Duration(c.DrainTimeout), Observe: observe,
 		Permanent: func(err error) bool { return errors.Is(permanent(err), modelstore.ErrPermanent) },
 	})
@@ -113,7 +113,10 @@ func openDecoder(c *config.Loaded, observe func(video.Event), log *slog.Logger) 
 }
 
 // loader opens bundles. A bundle or graph that is at fault itself is a permanent failure: it goes into quarantine.
-func loader(c *config.Loaded, eng engine.Engine, decoder *video.Decoder, tokenizers *hf.Pool, metrics *server.Metrics) modelstore.LoadFunc[*inference.Model] {
+//
+// What serves and turns out to be at fault is condemned. The updater is there by then: it alone has versions loaded.
+func (g *gateway) loader(eng engine.Engine, tokenizers *hf.Pool, metrics *server.Metrics) modelstore.LoadFunc[*inference.Model] {
+	c := g.config
 	return func(ctx context.Context, b modelstore.Bundle) (*inference.Model, error) {
 		v := b.Version
 		if err := checkProvenance(c, v.Model, b.Dir, v.Declared != "" || c.ModelsDir != ""); err != nil {
@@ -121,8 +124,10 @@ func loader(c *config.Loaded, eng engine.Engine, decoder *video.Decoder, tokeniz
 		}
 		o := modelOptions(c, v.Model)
 		o.Contract = v.Contract
-		o.Tokenizers, o.Decoder = tokenizers, decoder
+		o.Tokenizers, o.Decoder = tokenizers, g.decoder
 		o.Observed = func(n int, waits []time.Duration) { metrics.Batch(v.Model, n, waits) }
+		o.Supervision = metrics.Supervise(v.Model, inference.Supervision{
+			RefuseFor: time.Duration(c.Worker.RefuseFor), Killers: c.Worker.Killers, AtFault: func(why string) { g.updater.Condemn(v, why) }})
 		m, err := inference.Open(ctx, b.Dir, eng, o)
 		return m, permanent(err)
 	}

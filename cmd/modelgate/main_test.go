@@ -48,7 +48,7 @@ func TestScripts(t *testing.T) {
 			} {
 				e.Setenv(name, value)
 			}
-			if isolation := os.Getenv("MODELGATE_ISOLATION"); isolation != "" { // make test-isolation
+			if isolation := os.Getenv("MODELGATE_ISOLATION"); isolation != "" { // make test-in-process
 				e.Setenv("MODELGATE_ISOLATION", isolation)
 			}
 			return nil

@@ -96,7 +96,30 @@ func stateOf(m *modelgatev1.Model) (words, colour string) {
 	case m.GetHeld() != "":
 		words += ", held"
 	}
+	if w := m.GetWorker(); w.GetDeaths() > 0 {
+		words, colour = words+fmt.Sprintf(", its process died %s", often(w.GetDeaths())), yellow
+	}
+	if n := m.GetWorker().GetRefused(); n > 0 {
+		words, colour = words+fmt.Sprintf(", %s refused", inputs(n)), yellow
+	}
+	if q := m.GetQuarantined(); len(q) > 0 {
+		words += fmt.Sprintf(", v%s in quarantine", q[len(q)-1].GetVersion())
+	}
 	return words, colour
+}
+
+func often(n int64) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+func inputs(n int64) string {
+	if n == 1 {
+		return "1 input"
+	}
+	return fmt.Sprintf("%d inputs", n)
 }
 
 func versionOf(v *modelgatev1.ModelVersion) string {

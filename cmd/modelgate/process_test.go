@@ -43,7 +43,7 @@ func start(env []string, dir string, args ...string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if isolation := os.Getenv("MODELGATE_ISOLATION"); isolation != "" { // make test-isolation
+	if isolation := os.Getenv("MODELGATE_ISOLATION"); isolation != "" { // make test-in-process
 		env = append(slices.Clip(env), "MODELGATE_ISOLATION="+isolation)
 	}
 	p := &process{listening: make(chan struct{}), ended: make(chan struct{})}

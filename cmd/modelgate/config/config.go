@@ -4,6 +4,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 )
@@ -30,13 +31,14 @@ type Config struct {
 	ONNXRuntime     string   `json:"onnxruntime" jsonschema_description:"Path of the ONNX Runtime library. Default: libonnxruntime.so beside the program."`
 	FFmpeg          string   `json:"ffmpeg" jsonschema_description:"Path of the ffmpeg program, which decodes clips. Default: the one on the PATH. Only models that take clips need it."`
 	Threads         int      `json:"threads" jsonschema_description:"Threads inside one run of a model; 0 is the engine's choice."`
-	Isolation       string   `json:"isolation" jsonschema:"enum=none,enum=process" jsonschema_description:"Where models compute. process: each version in a process of its own, shut in, which may crash without the gateway; none: in the gateway, which saves a tenth of a millisecond a run."`
+	Isolation       string   `json:"isolation" jsonschema:"enum=none,enum=process" jsonschema_description:"Where models compute. process: each version in a process of its own, shut in, which may crash without the gateway; none: in the gateway, which saves a tenth of a millisecond a run, and ends with a graph that crashes. Default: process on Linux, none elsewhere."`
 	WorkerProgram   string   `json:"worker_program" jsonschema_description:"Path of a program that computes in the worker processes in place of this one, with another engine, such as modelgate-onnxgo. Needs isolation: process."`
 	Workers         int      `json:"workers" jsonschema_description:"Runs of a version at the same time; 0 is one a core."`
 
 	TLS    TLS    `json:"tls" jsonschema_description:"Certificates, read again when they change."`
 	Batch  Batch  `json:"batch" jsonschema_description:"How requests are gathered into runs of a model."`
 	Limits Limits `json:"limits" jsonschema_description:"What a request may ask for."`
+	Worker Worker `json:"worker" jsonschema_description:"The processes of versions, with isolation: process."`
 	Video  Video  `json:"video" jsonschema_description:"How clips are decoded. Each is decoded by an ffmpeg of its own."`
 	Log    Log    `json:"log" jsonschema_description:"What is logged, and how."`
 	Fusion Fusion `json:"fusion" jsonschema_description:"How requests for text and clip together are answered while no version of the fusion can."`
@@ -76,6 +78,13 @@ type Limits struct {
 	UploadsBytes Bytes    `json:"uploads_bytes" jsonschema_description:"Memory for all uploads in progress together; 0 is four times the largest clip and message."`
 	UploadIdle   Duration `json:"upload_idle" jsonschema_description:"Longest time in which nothing of an upload arrives."`
 	UploadTime   Duration `json:"upload_time" jsonschema_description:"Longest time for a clip to arrive."`
+}
+
+// Worker bounds the process that computes a version, and says what follows when it ends.
+type Worker struct {
+	Grace     Duration `json:"grace" jsonschema_description:"Longest time for a process to end a run that was cancelled, to take a request, and to end itself, before it is killed."`
+	RefuseFor Duration `json:"refuse_for" jsonschema_description:"How long an input that ended a version's process isn't tried again."`
+	Killers   int      `json:"killers" jsonschema_description:"How many different inputs must have ended a version's process for the version before it to take over by itself."`
 }
 
 // Video bounds the decoding of clips.
@@ -168,9 +177,10 @@ func defaults(env func(string) string) *Config {
 		GRPCAddr: "127.0.0.1:8001", HTTPAddr: "127.0.0.1:8000",
 		DataDir:        defaultDataDir(env),
 		UpdateInterval: Duration(30 * time.Minute), KeepPrevious: Duration(10 * time.Minute), KeepVersions: 3,
-		Batch: Batch{MaxRun: Duration(time.Minute)}, LoadTimeout: Duration(5 * time.Minute), DrainTimeout: Duration(20 * time.Second), Isolation: "none",
+		Batch: Batch{MaxRun: Duration(time.Minute)}, LoadTimeout: Duration(5 * time.Minute), DrainTimeout: Duration(20 * time.Second), Isolation: isolation(runtime.GOOS),
 		Limits: Limits{TextBytes: 64 << 10, MessageBytes: 4 << 20, IDBytes: 256, BatchItems: 256, BatchConcurrency: 32, StreamWindow: 64, Streams: 1024,
 			UploadIdle: Duration(30 * time.Second), UploadTime: Duration(10 * time.Minute)},
+		Worker: Worker{Grace: Duration(5 * time.Second), RefuseFor: Duration(10 * time.Minute), Killers: 3},
 		Video:  Video{ClipBytes: 64 << 20, Pixels: 9 << 20, Frames: 18000, Duration: Duration(10 * time.Minute), Memory: 1 << 30, Timeout: Duration(30 * time.Second)},
 		Log:    Log{Level: "info", Format: "auto"},
 		Fusion: Fusion{Fallback: "late_score", OnMissing: "undecided", TextWeight: 0.3, VideoWeight: 0.7, Model: "fusion", TextModel: "text", VideoModel: "video"},
@@ -183,6 +193,14 @@ func defaults(env func(string) string) *Config {
 			"fusion": defaultModel("fusion"),
 		},
 	}
+}
+
+// isolation is where models compute if nobody says so: what shuts a process in is Linux's.
+func isolation(system string) string {
+	if system == "linux" {
+		return "process"
+	}
+	return "none"
 }
 
 // ModelFor is the configuration of a served name, or the one that names without any have.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -22,6 +23,7 @@ func (l *Loaded) validate() error {
 	l.validateAddresses(bad)
 	l.validateFiles(bad)
 	l.validateNumbers(bad)
+	l.validateWorker(bad, runtime.GOOS)
 	l.validateVideo(bad)
 	l.validateUploads(bad)
 	l.validateFusion(bad)
@@ -114,6 +116,24 @@ func (l *Loaded) validateNumbers(bad complain) {
 	}
 	if l.DrainTimeout <= 0 {
 		bad("drain_timeout", "must be more than 0")
+	}
+}
+
+func (l *Loaded) validateWorker(bad complain, system string) {
+	if l.Isolation == "process" && system != "linux" {
+		bad("isolation", "process works on Linux only; write none, and serve only graphs that you trust")
+	}
+	w := l.Worker
+	for _, s := range []struct {
+		path  string
+		value Duration
+	}{{"worker.grace", w.Grace}, {"worker.refuse_for", w.RefuseFor}} {
+		if s.value < Duration(time.Millisecond) {
+			bad(s.path, "must be 1ms or more")
+		}
+	}
+	if w.Killers < 1 {
+		bad("worker.killers", "%d is too small; the least is 1", w.Killers)
 	}
 }
 

@@ -241,7 +241,11 @@ type Model struct {
 	// Why the model doesn't follow the registry; empty if it does.
 	Held string `protobuf:"bytes,13,opt,name=held,proto3" json:"held,omitempty"`
 	// What is in progress: "fetch" (and verify), "verify" (of what served before a restart), "load" (and all up to the swap); empty if nothing is.
-	Phase         string `protobuf:"bytes,14,opt,name=phase,proto3" json:"phase,omitempty"`
+	Phase string `protobuf:"bytes,14,opt,name=phase,proto3" json:"phase,omitempty"`
+	// Versions that are not taken before an operator promotes them, the newest ones last.
+	Quarantined []*QuarantinedVersion `protobuf:"bytes,15,rep,name=quarantined,proto3" json:"quarantined,omitempty"`
+	// How the process that computes active fares; unset where it has done nothing but compute.
+	Worker        *Worker `protobuf:"bytes,16,opt,name=worker,proto3" json:"worker,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -374,6 +378,148 @@ func (x *Model) GetPhase() string {
 	return ""
 }
 
+func (x *Model) GetQuarantined() []*QuarantinedVersion {
+	if x != nil {
+		return x.Quarantined
+	}
+	return nil
+}
+
+func (x *Model) GetWorker() *Worker {
+	if x != nil {
+		return x.Worker
+	}
+	return nil
+}
+
+// QuarantinedVersion is a version that failed for good, or did harm while it served.
+type QuarantinedVersion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The registry's version number.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// Since when.
+	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	// Why.
+	Why           string `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QuarantinedVersion) Reset() {
+	*x = QuarantinedVersion{}
+	mi := &file_modelgate_v1_model_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuarantinedVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuarantinedVersion) ProtoMessage() {}
+
+func (x *QuarantinedVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_modelgate_v1_model_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QuarantinedVersion.ProtoReflect.Descriptor instead.
+func (*QuarantinedVersion) Descriptor() ([]byte, []int) {
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *QuarantinedVersion) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *QuarantinedVersion) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *QuarantinedVersion) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+// Worker is the process that computes a version, with those that came before it since the version was loaded.
+type Worker struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How often it ended without being told to, whoever is to blame. Requests wait for the next one, and are tried again.
+	Deaths int64 `protobuf:"varint,1,opt,name=deaths,proto3" json:"deaths,omitempty"`
+	// How many different inputs ended it, each alone.
+	Killers int64 `protobuf:"varint,2,opt,name=killers,proto3" json:"killers,omitempty"`
+	// How many inputs are refused for now, since they would end it again.
+	Refused       int64 `protobuf:"varint,3,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Worker) Reset() {
+	*x = Worker{}
+	mi := &file_modelgate_v1_model_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Worker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Worker) ProtoMessage() {}
+
+func (x *Worker) ProtoReflect() protoreflect.Message {
+	mi := &file_modelgate_v1_model_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Worker.ProtoReflect.Descriptor instead.
+func (*Worker) Descriptor() ([]byte, []int) {
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Worker) GetDeaths() int64 {
+	if x != nil {
+		return x.Deaths
+	}
+	return 0
+}
+
+func (x *Worker) GetKillers() int64 {
+	if x != nil {
+		return x.Killers
+	}
+	return 0
+}
+
+func (x *Worker) GetRefused() int64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
 // LedgerEntry is one decision.
 type LedgerEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -393,7 +539,7 @@ type LedgerEntry struct {
 	Code string `protobuf:"bytes,7,opt,name=code,proto3" json:"code,omitempty"`
 	// Why, as a sentence.
 	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Who decided: "policy", "operator", "restart".
+	// Who decided: "policy", "operator", "restart", "supervisor".
 	Actor string `protobuf:"bytes,9,opt,name=actor,proto3" json:"actor,omitempty"`
 	// Seconds by phase: fetch, verify, retire, load, warm_up, check, publish_wait, publish_held.
 	Seconds       map[string]float64 `protobuf:"bytes,10,rep,name=seconds,proto3" json:"seconds,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
@@ -403,7 +549,7 @@ type LedgerEntry struct {
 
 func (x *LedgerEntry) Reset() {
 	*x = LedgerEntry{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[2]
+	mi := &file_modelgate_v1_model_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -415,7 +561,7 @@ func (x *LedgerEntry) String() string {
 func (*LedgerEntry) ProtoMessage() {}
 
 func (x *LedgerEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[2]
+	mi := &file_modelgate_v1_model_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -428,7 +574,7 @@ func (x *LedgerEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerEntry.ProtoReflect.Descriptor instead.
 func (*LedgerEntry) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{2}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LedgerEntry) GetTime() *timestamppb.Timestamp {
@@ -510,7 +656,7 @@ type ListModelsRequest struct {
 
 func (x *ListModelsRequest) Reset() {
 	*x = ListModelsRequest{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[3]
+	mi := &file_modelgate_v1_model_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +668,7 @@ func (x *ListModelsRequest) String() string {
 func (*ListModelsRequest) ProtoMessage() {}
 
 func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[3]
+	mi := &file_modelgate_v1_model_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,7 +681,7 @@ func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
 func (*ListModelsRequest) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{3}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{5}
 }
 
 // ListModelsResponse has the models by name.
@@ -549,7 +695,7 @@ type ListModelsResponse struct {
 
 func (x *ListModelsResponse) Reset() {
 	*x = ListModelsResponse{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[4]
+	mi := &file_modelgate_v1_model_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +707,7 @@ func (x *ListModelsResponse) String() string {
 func (*ListModelsResponse) ProtoMessage() {}
 
 func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[4]
+	mi := &file_modelgate_v1_model_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +720,7 @@ func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
 func (*ListModelsResponse) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{4}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListModelsResponse) GetModels() []*Model {
@@ -595,7 +741,7 @@ type GetModelRequest struct {
 
 func (x *GetModelRequest) Reset() {
 	*x = GetModelRequest{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[5]
+	mi := &file_modelgate_v1_model_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +753,7 @@ func (x *GetModelRequest) String() string {
 func (*GetModelRequest) ProtoMessage() {}
 
 func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[5]
+	mi := &file_modelgate_v1_model_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +766,7 @@ func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelRequest.ProtoReflect.Descriptor instead.
 func (*GetModelRequest) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{5}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetModelRequest) GetModel() string {
@@ -641,7 +787,7 @@ type GetModelResponse struct {
 
 func (x *GetModelResponse) Reset() {
 	*x = GetModelResponse{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[6]
+	mi := &file_modelgate_v1_model_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +799,7 @@ func (x *GetModelResponse) String() string {
 func (*GetModelResponse) ProtoMessage() {}
 
 func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[6]
+	mi := &file_modelgate_v1_model_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +812,7 @@ func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelResponse.ProtoReflect.Descriptor instead.
 func (*GetModelResponse) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{6}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetModelResponse) GetModel() *Model {
@@ -687,7 +833,7 @@ type ListVersionsRequest struct {
 
 func (x *ListVersionsRequest) Reset() {
 	*x = ListVersionsRequest{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[7]
+	mi := &file_modelgate_v1_model_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +845,7 @@ func (x *ListVersionsRequest) String() string {
 func (*ListVersionsRequest) ProtoMessage() {}
 
 func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[7]
+	mi := &file_modelgate_v1_model_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +858,7 @@ func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsRequest.ProtoReflect.Descriptor instead.
 func (*ListVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{7}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListVersionsRequest) GetModel() string {
@@ -733,7 +879,7 @@ type ListVersionsResponse struct {
 
 func (x *ListVersionsResponse) Reset() {
 	*x = ListVersionsResponse{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[8]
+	mi := &file_modelgate_v1_model_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +891,7 @@ func (x *ListVersionsResponse) String() string {
 func (*ListVersionsResponse) ProtoMessage() {}
 
 func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[8]
+	mi := &file_modelgate_v1_model_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,7 +904,7 @@ func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsResponse.ProtoReflect.Descriptor instead.
 func (*ListVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{8}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListVersionsResponse) GetVersions() []*ModelVersion {
@@ -781,7 +927,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[9]
+	mi := &file_modelgate_v1_model_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +939,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[9]
+	mi := &file_modelgate_v1_model_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +952,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{9}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HistoryRequest) GetModel() string {
@@ -834,7 +980,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[10]
+	mi := &file_modelgate_v1_model_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +992,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[10]
+	mi := &file_modelgate_v1_model_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +1005,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{10}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HistoryResponse) GetEntries() []*LedgerEntry {
@@ -880,7 +1026,7 @@ type RefreshRequest struct {
 
 func (x *RefreshRequest) Reset() {
 	*x = RefreshRequest{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[11]
+	mi := &file_modelgate_v1_model_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +1038,7 @@ func (x *RefreshRequest) String() string {
 func (*RefreshRequest) ProtoMessage() {}
 
 func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[11]
+	mi := &file_modelgate_v1_model_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1051,7 @@ func (x *RefreshRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshRequest.ProtoReflect.Descriptor instead.
 func (*RefreshRequest) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{11}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RefreshRequest) GetModel() string {
@@ -930,7 +1076,7 @@ type RefreshResponse struct {
 
 func (x *RefreshResponse) Reset() {
 	*x = RefreshResponse{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[12]
+	mi := &file_modelgate_v1_model_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1088,7 @@ func (x *RefreshResponse) String() string {
 func (*RefreshResponse) ProtoMessage() {}
 
 func (x *RefreshResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[12]
+	mi := &file_modelgate_v1_model_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1101,7 @@ func (x *RefreshResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshResponse.ProtoReflect.Descriptor instead.
 func (*RefreshResponse) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{12}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RefreshResponse) GetModel() *Model {
@@ -992,7 +1138,7 @@ type PromoteRequest struct {
 
 func (x *PromoteRequest) Reset() {
 	*x = PromoteRequest{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[13]
+	mi := &file_modelgate_v1_model_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1150,7 @@ func (x *PromoteRequest) String() string {
 func (*PromoteRequest) ProtoMessage() {}
 
 func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[13]
+	mi := &file_modelgate_v1_model_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1163,7 @@ func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteRequest.ProtoReflect.Descriptor instead.
 func (*PromoteRequest) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{13}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PromoteRequest) GetModel() string {
@@ -1045,7 +1191,7 @@ type PromoteResponse struct {
 
 func (x *PromoteResponse) Reset() {
 	*x = PromoteResponse{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[14]
+	mi := &file_modelgate_v1_model_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1203,7 @@ func (x *PromoteResponse) String() string {
 func (*PromoteResponse) ProtoMessage() {}
 
 func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[14]
+	mi := &file_modelgate_v1_model_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1216,7 @@ func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteResponse.ProtoReflect.Descriptor instead.
 func (*PromoteResponse) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{14}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PromoteResponse) GetModel() *Model {
@@ -1091,7 +1237,7 @@ type RollbackRequest struct {
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[15]
+	mi := &file_modelgate_v1_model_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1249,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[15]
+	mi := &file_modelgate_v1_model_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1262,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{15}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RollbackRequest) GetModel() string {
@@ -1137,7 +1283,7 @@ type RollbackResponse struct {
 
 func (x *RollbackResponse) Reset() {
 	*x = RollbackResponse{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[16]
+	mi := &file_modelgate_v1_model_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1295,7 @@ func (x *RollbackResponse) String() string {
 func (*RollbackResponse) ProtoMessage() {}
 
 func (x *RollbackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[16]
+	mi := &file_modelgate_v1_model_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1308,7 @@ func (x *RollbackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackResponse.ProtoReflect.Descriptor instead.
 func (*RollbackResponse) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{16}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RollbackResponse) GetModel() *Model {
@@ -1185,7 +1331,7 @@ type PinRequest struct {
 
 func (x *PinRequest) Reset() {
 	*x = PinRequest{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[17]
+	mi := &file_modelgate_v1_model_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1343,7 @@ func (x *PinRequest) String() string {
 func (*PinRequest) ProtoMessage() {}
 
 func (x *PinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[17]
+	mi := &file_modelgate_v1_model_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1356,7 @@ func (x *PinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinRequest.ProtoReflect.Descriptor instead.
 func (*PinRequest) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{17}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PinRequest) GetModel() string {
@@ -1238,7 +1384,7 @@ type PinResponse struct {
 
 func (x *PinResponse) Reset() {
 	*x = PinResponse{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[18]
+	mi := &file_modelgate_v1_model_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1396,7 @@ func (x *PinResponse) String() string {
 func (*PinResponse) ProtoMessage() {}
 
 func (x *PinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[18]
+	mi := &file_modelgate_v1_model_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1409,7 @@ func (x *PinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinResponse.ProtoReflect.Descriptor instead.
 func (*PinResponse) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{18}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PinResponse) GetModel() *Model {
@@ -1284,7 +1430,7 @@ type UnpinRequest struct {
 
 func (x *UnpinRequest) Reset() {
 	*x = UnpinRequest{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[19]
+	mi := &file_modelgate_v1_model_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1442,7 @@ func (x *UnpinRequest) String() string {
 func (*UnpinRequest) ProtoMessage() {}
 
 func (x *UnpinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[19]
+	mi := &file_modelgate_v1_model_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1455,7 @@ func (x *UnpinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinRequest.ProtoReflect.Descriptor instead.
 func (*UnpinRequest) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{19}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UnpinRequest) GetModel() string {
@@ -1330,7 +1476,7 @@ type UnpinResponse struct {
 
 func (x *UnpinResponse) Reset() {
 	*x = UnpinResponse{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[20]
+	mi := &file_modelgate_v1_model_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1342,7 +1488,7 @@ func (x *UnpinResponse) String() string {
 func (*UnpinResponse) ProtoMessage() {}
 
 func (x *UnpinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[20]
+	mi := &file_modelgate_v1_model_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1355,7 +1501,7 @@ func (x *UnpinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinResponse.ProtoReflect.Descriptor instead.
 func (*UnpinResponse) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{20}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UnpinResponse) GetModel() *Model {
@@ -1376,7 +1522,7 @@ type WatchModelsRequest struct {
 
 func (x *WatchModelsRequest) Reset() {
 	*x = WatchModelsRequest{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[21]
+	mi := &file_modelgate_v1_model_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1534,7 @@ func (x *WatchModelsRequest) String() string {
 func (*WatchModelsRequest) ProtoMessage() {}
 
 func (x *WatchModelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[21]
+	mi := &file_modelgate_v1_model_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1547,7 @@ func (x *WatchModelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchModelsRequest.ProtoReflect.Descriptor instead.
 func (*WatchModelsRequest) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{21}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchModelsRequest) GetModels() []string {
@@ -1424,7 +1570,7 @@ type WatchModelsResponse struct {
 
 func (x *WatchModelsResponse) Reset() {
 	*x = WatchModelsResponse{}
-	mi := &file_modelgate_v1_model_proto_msgTypes[22]
+	mi := &file_modelgate_v1_model_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1582,7 @@ func (x *WatchModelsResponse) String() string {
 func (*WatchModelsResponse) ProtoMessage() {}
 
 func (x *WatchModelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_modelgate_v1_model_proto_msgTypes[22]
+	mi := &file_modelgate_v1_model_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1595,7 @@ func (x *WatchModelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchModelsResponse.ProtoReflect.Descriptor instead.
 func (*WatchModelsResponse) Descriptor() ([]byte, []int) {
-	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{22}
+	return file_modelgate_v1_model_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchModelsResponse) GetModel() *Model {
@@ -1484,7 +1630,7 @@ const file_modelgate_v1_model_proto_rawDesc = "" +
 	"\x06digest\x18\t \x01(\tR\x06digest\x12\x18\n" +
 	"\apointer\x18\n" +
 	" \x01(\tR\apointerB\x05\n" +
-	"\x03_f1\"\xc9\x04\n" +
+	"\x03_f1\"\xbb\x05\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
 	"\x0fregistered_name\x18\x02 \x01(\tR\x0eregisteredName\x12.\n" +
@@ -1502,7 +1648,17 @@ const file_modelgate_v1_model_proto_rawDesc = "" +
 	"last_error\x18\v \x01(\tR\tlastError\x12\x16\n" +
 	"\x06pinned\x18\f \x01(\tR\x06pinned\x12\x12\n" +
 	"\x04held\x18\r \x01(\tR\x04held\x12\x14\n" +
-	"\x05phase\x18\x0e \x01(\tR\x05phase\"\xbe\x03\n" +
+	"\x05phase\x18\x0e \x01(\tR\x05phase\x12B\n" +
+	"\vquarantined\x18\x0f \x03(\v2 .modelgate.v1.QuarantinedVersionR\vquarantined\x12,\n" +
+	"\x06worker\x18\x10 \x01(\v2\x14.modelgate.v1.WorkerR\x06worker\"r\n" +
+	"\x12QuarantinedVersion\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"T\n" +
+	"\x06Worker\x12\x16\n" +
+	"\x06deaths\x18\x01 \x01(\x03R\x06deaths\x12\x18\n" +
+	"\akillers\x18\x02 \x01(\x03R\akillers\x12\x18\n" +
+	"\arefused\x18\x03 \x01(\x03R\arefused\"\xbe\x03\n" +
 	"\vLedgerEntry\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x128\n" +
@@ -1598,83 +1754,88 @@ func file_modelgate_v1_model_proto_rawDescGZIP() []byte {
 }
 
 var file_modelgate_v1_model_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_modelgate_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_modelgate_v1_model_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_modelgate_v1_model_proto_goTypes = []any{
 	(ModelState)(0),               // 0: modelgate.v1.ModelState
 	(*ModelVersion)(nil),          // 1: modelgate.v1.ModelVersion
 	(*Model)(nil),                 // 2: modelgate.v1.Model
-	(*LedgerEntry)(nil),           // 3: modelgate.v1.LedgerEntry
-	(*ListModelsRequest)(nil),     // 4: modelgate.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),    // 5: modelgate.v1.ListModelsResponse
-	(*GetModelRequest)(nil),       // 6: modelgate.v1.GetModelRequest
-	(*GetModelResponse)(nil),      // 7: modelgate.v1.GetModelResponse
-	(*ListVersionsRequest)(nil),   // 8: modelgate.v1.ListVersionsRequest
-	(*ListVersionsResponse)(nil),  // 9: modelgate.v1.ListVersionsResponse
-	(*HistoryRequest)(nil),        // 10: modelgate.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 11: modelgate.v1.HistoryResponse
-	(*RefreshRequest)(nil),        // 12: modelgate.v1.RefreshRequest
-	(*RefreshResponse)(nil),       // 13: modelgate.v1.RefreshResponse
-	(*PromoteRequest)(nil),        // 14: modelgate.v1.PromoteRequest
-	(*PromoteResponse)(nil),       // 15: modelgate.v1.PromoteResponse
-	(*RollbackRequest)(nil),       // 16: modelgate.v1.RollbackRequest
-	(*RollbackResponse)(nil),      // 17: modelgate.v1.RollbackResponse
-	(*PinRequest)(nil),            // 18: modelgate.v1.PinRequest
-	(*PinResponse)(nil),           // 19: modelgate.v1.PinResponse
-	(*UnpinRequest)(nil),          // 20: modelgate.v1.UnpinRequest
-	(*UnpinResponse)(nil),         // 21: modelgate.v1.UnpinResponse
-	(*WatchModelsRequest)(nil),    // 22: modelgate.v1.WatchModelsRequest
-	(*WatchModelsResponse)(nil),   // 23: modelgate.v1.WatchModelsResponse
-	nil,                           // 24: modelgate.v1.LedgerEntry.SecondsEntry
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*QuarantinedVersion)(nil),    // 3: modelgate.v1.QuarantinedVersion
+	(*Worker)(nil),                // 4: modelgate.v1.Worker
+	(*LedgerEntry)(nil),           // 5: modelgate.v1.LedgerEntry
+	(*ListModelsRequest)(nil),     // 6: modelgate.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),    // 7: modelgate.v1.ListModelsResponse
+	(*GetModelRequest)(nil),       // 8: modelgate.v1.GetModelRequest
+	(*GetModelResponse)(nil),      // 9: modelgate.v1.GetModelResponse
+	(*ListVersionsRequest)(nil),   // 10: modelgate.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),  // 11: modelgate.v1.ListVersionsResponse
+	(*HistoryRequest)(nil),        // 12: modelgate.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 13: modelgate.v1.HistoryResponse
+	(*RefreshRequest)(nil),        // 14: modelgate.v1.RefreshRequest
+	(*RefreshResponse)(nil),       // 15: modelgate.v1.RefreshResponse
+	(*PromoteRequest)(nil),        // 16: modelgate.v1.PromoteRequest
+	(*PromoteResponse)(nil),       // 17: modelgate.v1.PromoteResponse
+	(*RollbackRequest)(nil),       // 18: modelgate.v1.RollbackRequest
+	(*RollbackResponse)(nil),      // 19: modelgate.v1.RollbackResponse
+	(*PinRequest)(nil),            // 20: modelgate.v1.PinRequest
+	(*PinResponse)(nil),           // 21: modelgate.v1.PinResponse
+	(*UnpinRequest)(nil),          // 22: modelgate.v1.UnpinRequest
+	(*UnpinResponse)(nil),         // 23: modelgate.v1.UnpinResponse
+	(*WatchModelsRequest)(nil),    // 24: modelgate.v1.WatchModelsRequest
+	(*WatchModelsResponse)(nil),   // 25: modelgate.v1.WatchModelsResponse
+	nil,                           // 26: modelgate.v1.LedgerEntry.SecondsEntry
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
 }
 var file_modelgate_v1_model_proto_depIdxs = []int32{
-	25, // 0: modelgate.v1.ModelVersion.created:type_name -> google.protobuf.Timestamp
+	27, // 0: modelgate.v1.ModelVersion.created:type_name -> google.protobuf.Timestamp
 	0,  // 1: modelgate.v1.Model.state:type_name -> modelgate.v1.ModelState
 	1,  // 2: modelgate.v1.Model.active:type_name -> modelgate.v1.ModelVersion
 	1,  // 3: modelgate.v1.Model.standby:type_name -> modelgate.v1.ModelVersion
 	1,  // 4: modelgate.v1.Model.candidate:type_name -> modelgate.v1.ModelVersion
-	25, // 5: modelgate.v1.Model.since:type_name -> google.protobuf.Timestamp
-	3,  // 6: modelgate.v1.Model.last_decision:type_name -> modelgate.v1.LedgerEntry
-	25, // 7: modelgate.v1.Model.last_check:type_name -> google.protobuf.Timestamp
-	25, // 8: modelgate.v1.LedgerEntry.time:type_name -> google.protobuf.Timestamp
-	1,  // 9: modelgate.v1.LedgerEntry.candidate:type_name -> modelgate.v1.ModelVersion
-	1,  // 10: modelgate.v1.LedgerEntry.active:type_name -> modelgate.v1.ModelVersion
-	24, // 11: modelgate.v1.LedgerEntry.seconds:type_name -> modelgate.v1.LedgerEntry.SecondsEntry
-	2,  // 12: modelgate.v1.ListModelsResponse.models:type_name -> modelgate.v1.Model
-	2,  // 13: modelgate.v1.GetModelResponse.model:type_name -> modelgate.v1.Model
-	1,  // 14: modelgate.v1.ListVersionsResponse.versions:type_name -> modelgate.v1.ModelVersion
-	3,  // 15: modelgate.v1.HistoryResponse.entries:type_name -> modelgate.v1.LedgerEntry
-	2,  // 16: modelgate.v1.RefreshResponse.model:type_name -> modelgate.v1.Model
-	2,  // 17: modelgate.v1.PromoteResponse.model:type_name -> modelgate.v1.Model
-	2,  // 18: modelgate.v1.RollbackResponse.model:type_name -> modelgate.v1.Model
-	2,  // 19: modelgate.v1.PinResponse.model:type_name -> modelgate.v1.Model
-	2,  // 20: modelgate.v1.UnpinResponse.model:type_name -> modelgate.v1.Model
-	2,  // 21: modelgate.v1.WatchModelsResponse.model:type_name -> modelgate.v1.Model
-	4,  // 22: modelgate.v1.ModelService.ListModels:input_type -> modelgate.v1.ListModelsRequest
-	6,  // 23: modelgate.v1.ModelService.GetModel:input_type -> modelgate.v1.GetModelRequest
-	8,  // 24: modelgate.v1.ModelService.ListVersions:input_type -> modelgate.v1.ListVersionsRequest
-	10, // 25: modelgate.v1.ModelService.History:input_type -> modelgate.v1.HistoryRequest
-	12, // 26: modelgate.v1.ModelService.Refresh:input_type -> modelgate.v1.RefreshRequest
-	14, // 27: modelgate.v1.ModelService.Promote:input_type -> modelgate.v1.PromoteRequest
-	16, // 28: modelgate.v1.ModelService.Rollback:input_type -> modelgate.v1.RollbackRequest
-	18, // 29: modelgate.v1.ModelService.Pin:input_type -> modelgate.v1.PinRequest
-	20, // 30: modelgate.v1.ModelService.Unpin:input_type -> modelgate.v1.UnpinRequest
-	22, // 31: modelgate.v1.ModelService.WatchModels:input_type -> modelgate.v1.WatchModelsRequest
-	5,  // 32: modelgate.v1.ModelService.ListModels:output_type -> modelgate.v1.ListModelsResponse
-	7,  // 33: modelgate.v1.ModelService.GetModel:output_type -> modelgate.v1.GetModelResponse
-	9,  // 34: modelgate.v1.ModelService.ListVersions:output_type -> modelgate.v1.ListVersionsResponse
-	11, // 35: modelgate.v1.ModelService.History:output_type -> modelgate.v1.HistoryResponse
-	13, // 36: modelgate.v1.ModelService.Refresh:output_type -> modelgate.v1.RefreshResponse
-	15, // 37: modelgate.v1.ModelService.Promote:output_type -> modelgate.v1.PromoteResponse
-	17, // 38: modelgate.v1.ModelService.Rollback:output_type -> modelgate.v1.RollbackResponse
-	19, // 39: modelgate.v1.ModelService.Pin:output_type -> modelgate.v1.PinResponse
-	21, // 40: modelgate.v1.ModelService.Unpin:output_type -> modelgate.v1.UnpinResponse
-	23, // 41: modelgate.v1.ModelService.WatchModels:output_type -> modelgate.v1.WatchModelsResponse
-	32, // [32:42] is the sub-list for method output_type
-	22, // [22:32] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	27, // 5: modelgate.v1.Model.since:type_name -> google.protobuf.Timestamp
+	5,  // 6: modelgate.v1.Model.last_decision:type_name -> modelgate.v1.LedgerEntry
+	27, // 7: modelgate.v1.Model.last_check:type_name -> google.protobuf.Timestamp
+	3,  // 8: modelgate.v1.Model.quarantined:type_name -> modelgate.v1.QuarantinedVersion
+	4,  // 9: modelgate.v1.Model.worker:type_name -> modelgate.v1.Worker
+	27, // 10: modelgate.v1.QuarantinedVersion.since:type_name -> google.protobuf.Timestamp
+	27, // 11: modelgate.v1.LedgerEntry.time:type_name -> google.protobuf.Timestamp
+	1,  // 12: modelgate.v1.LedgerEntry.candidate:type_name -> modelgate.v1.ModelVersion
+	1,  // 13: modelgate.v1.LedgerEntry.active:type_name -> modelgate.v1.ModelVersion
+	26, // 14: modelgate.v1.LedgerEntry.seconds:type_name -> modelgate.v1.LedgerEntry.SecondsEntry
+	2,  // 15: modelgate.v1.ListModelsResponse.models:type_name -> modelgate.v1.Model
+	2,  // 16: modelgate.v1.GetModelResponse.model:type_name -> modelgate.v1.Model
+	1,  // 17: modelgate.v1.ListVersionsResponse.versions:type_name -> modelgate.v1.ModelVersion
+	5,  // 18: modelgate.v1.HistoryResponse.entries:type_name -> modelgate.v1.LedgerEntry
+	2,  // 19: modelgate.v1.RefreshResponse.model:type_name -> modelgate.v1.Model
+	2,  // 20: modelgate.v1.PromoteResponse.model:type_name -> modelgate.v1.Model
+	2,  // 21: modelgate.v1.RollbackResponse.model:type_name -> modelgate.v1.Model
+	2,  // 22: modelgate.v1.PinResponse.model:type_name -> modelgate.v1.Model
+	2,  // 23: modelgate.v1.UnpinResponse.model:type_name -> modelgate.v1.Model
+	2,  // 24: modelgate.v1.WatchModelsResponse.model:type_name -> modelgate.v1.Model
+	6,  // 25: modelgate.v1.ModelService.ListModels:input_type -> modelgate.v1.ListModelsRequest
+	8,  // 26: modelgate.v1.ModelService.GetModel:input_type -> modelgate.v1.GetModelRequest
+	10, // 27: modelgate.v1.ModelService.ListVersions:input_type -> modelgate.v1.ListVersionsRequest
+	12, // 28: modelgate.v1.ModelService.History:input_type -> modelgate.v1.HistoryRequest
+	14, // 29: modelgate.v1.ModelService.Refresh:input_type -> modelgate.v1.RefreshRequest
+	16, // 30: modelgate.v1.ModelService.Promote:input_type -> modelgate.v1.PromoteRequest
+	18, // 31: modelgate.v1.ModelService.Rollback:input_type -> modelgate.v1.RollbackRequest
+	20, // 32: modelgate.v1.ModelService.Pin:input_type -> modelgate.v1.PinRequest
+	22, // 33: modelgate.v1.ModelService.Unpin:input_type -> modelgate.v1.UnpinRequest
+	24, // 34: modelgate.v1.ModelService.WatchModels:input_type -> modelgate.v1.WatchModelsRequest
+	7,  // 35: modelgate.v1.ModelService.ListModels:output_type -> modelgate.v1.ListModelsResponse
+	9,  // 36: modelgate.v1.ModelService.GetModel:output_type -> modelgate.v1.GetModelResponse
+	11, // 37: modelgate.v1.ModelService.ListVersions:output_type -> modelgate.v1.ListVersionsResponse
+	13, // 38: modelgate.v1.ModelService.History:output_type -> modelgate.v1.HistoryResponse
+	15, // 39: modelgate.v1.ModelService.Refresh:output_type -> modelgate.v1.RefreshResponse
+	17, // 40: modelgate.v1.ModelService.Promote:output_type -> modelgate.v1.PromoteResponse
+	19, // 41: modelgate.v1.ModelService.Rollback:output_type -> modelgate.v1.RollbackResponse
+	21, // 42: modelgate.v1.ModelService.Pin:output_type -> modelgate.v1.PinResponse
+	23, // 43: modelgate.v1.ModelService.Unpin:output_type -> modelgate.v1.UnpinResponse
+	25, // 44: modelgate.v1.ModelService.WatchModels:output_type -> modelgate.v1.WatchModelsResponse
+	35, // [35:45] is the sub-list for method output_type
+	25, // [25:35] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_modelgate_v1_model_proto_init() }
@@ -1689,7 +1850,7 @@ func file_modelgate_v1_model_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_modelgate_v1_model_proto_rawDesc), len(file_modelgate_v1_model_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
