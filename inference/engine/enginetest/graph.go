@@ -23,6 +23,7 @@ const (
 // A Graph is an ONNX graph under construction. Its methods return it, so that calls chain.
 type Graph struct {
 	nodes, inits, inputs, outputs, between [][]byte
+	weights                                []weight
 	domains                                map[string]int64
 }
 
@@ -114,7 +115,10 @@ func (g *Graph) graphProto() []byte {
 }
 
 // Bytes is the ONNX file.
-func (g *Graph) Bytes() []byte {
+func (g *Graph) Bytes() []byte { return message(g.modelHead(), 7, g.graphProto()) }
+
+// modelHead is what comes before the graph.
+func (g *Graph) modelHead() []byte {
 	b := varint(nil, 1, 8)
 	b = str(b, 2, "enginetest")
 	for _, domain := range []string{"", "ai.onnx.ml"} {
@@ -122,7 +126,7 @@ func (g *Graph) Bytes() []byte {
 		o = varint(o, 2, uint64(g.domains[domain]))
 		b = message(b, 8, o)
 	}
-	return message(b, 7, g.graphProto())
+	return b
 }
 
 // WriteFile writes the ONNX file to path.
