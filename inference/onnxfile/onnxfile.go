@@ -118,7 +118,7 @@ func Read(path string) (*File, error) {
 
 // Parse reads a graph of size bytes from r, as Read does.
 func Parse(r io.ReaderAt, size int64) (*File, error) {
-	f, err := parse(newCursor(r, size))
+	f, err := newParser().parse(newCursor(r, size))
 	if errors.Is(err, ErrFormat) && startsWith(r, "version https://git-lfs.") {
 		return nil, fmt.Errorf("%w but a Git LFS pointer to one: get the file itself with git lfs pull", ErrFormat)
 	}

@@ -34,6 +34,8 @@ type parser struct {
 	mainGraph *graph
 	graphs    []*graph // those that run: the main graph, functions, and what lies in their nodes
 	kept      int      // bytes, about
+	// entry, if set, is given each entry of the description of external data.
+	entry func(key, value string) error
 }
 
 // fields calls each with every field of c's message. each must consume the field's value or report that it didn't, for it to be skipped.
@@ -70,9 +72,12 @@ func (p *parser) in(c *cursor, read func(*cursor) error) (bool, error) {
 	return true, err
 }
 
-func parse(c *cursor) (*File, error) {
-	p := &parser{inits: map[string]bool{}, ops: map[Op]bool{}, external: map[string]bool{}, functions: map[Op]*function{},
+func newParser() *parser {
+	return &parser{inits: map[string]bool{}, ops: map[Op]bool{}, external: map[string]bool{}, functions: map[Op]*function{},
 		mainGraph: newGraph(nil)}
+}
+
+func (p *parser) parse(c *cursor) (*File, error) {
 	if err := fields(c, func(num protowire.Number, typ protowire.Type) (bool, error) { return p.model(c, num, typ) }); err != nil {
 		return nil, err
 	}
@@ -221,6 +226,9 @@ func (p *parser) externalEntry(c *cursor) error {
 		}
 		return false, nil
 	})
+	if err == nil && p.entry != nil {
+		err = p.entry(key, value)
+	}
 	if err != nil || key != "location" || p.external[value] {
 		return err
 	}

@@ -82,6 +82,14 @@ func (e *Engine) Version() string { return e.version }
 
 // Open loads the graph at path. Loading can't be interrupted: ctx is looked at before it and after it.
 func (e *Engine) Open(ctx context.Context, path string, o engine.Options) (engine.Session, error) {
+	f := form{level: ort.GraphOptimizationLevelEnableAll}
+	if o.Prepared {
+		f.level = ort.GraphOptimizationLevelDisableAll
+	}
+	return e.open(ctx, path, o.Threads, f)
+}
+
+func (e *Engine) open(ctx context.Context, path string, threads int, f form) (engine.Session, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -104,11 +112,10 @@ func (e *Engine) Open(ctx context.Context, path string, o engine.Options) (engin
 	if err != nil {
 		return nil, graphError(fmt.Errorf("open graph %s: %w", path, err))
 	}
-	threads := o.Threads
 	if threads <= 0 {
 		threads = e.threads
 	}
-	if err := s.load(path, threads); err != nil {
+	if err := s.load(path, threads, f); err != nil {
 		return nil, graphError(fmt.Errorf("open graph %s: %w", path, err))
 	}
 	if err := ctx.Err(); err != nil {

@@ -50,7 +50,7 @@ func newSession(f *onnxfile.File) (*session, error) {
 
 // load makes the native session. Threads never spin while they wait: spinning ones starve a second version's load and each other.
 // No memory pattern is kept: it only serves inputs of one fixed shape, and texts have many lengths.
-func (s *session) load(path string, threads int) (err error) {
+func (s *session) load(path string, threads int, f form) (err error) {
 	defer func() { err = recovered(recover(), err) }()
 	o, err := ort.NewSessionOptions()
 	if err != nil {
@@ -64,6 +64,8 @@ func (s *session) load(path string, threads int) (err error) {
 		o.SetMemPattern(false),
 		o.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"),
 		o.AddSessionConfigEntry("session.inter_op.allow_spinning", "0"),
+		o.SetGraphOptimizationLevel(f.level),
+		f.write(o),
 	); err != nil {
 		return err
 	}
