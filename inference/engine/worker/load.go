@@ -36,7 +36,7 @@ func (c *child) load(ctx context.Context, open openMessage) (o openedMessage, er
 	late := time.NewTimer(c.o.LoadTimeout)
 	defer late.Stop()
 	if err := c.send(ctx, jsonMessage(kindOpen, open)); err != nil {
-		return o, c.loadError(ctx, open.Path, false)
+		return o, c.loadError(ctx, open, false)
 	}
 	var hello helloMessage
 	for ready := false; ; {
@@ -44,7 +44,7 @@ func (c *child) load(ctx context.Context, open openMessage) (o openedMessage, er
 		select {
 		case m = <-c.hello:
 		case <-c.gone:
-			return o, c.loadError(ctx, open.Path, ready)
+			return o, c.loadError(ctx, open, ready)
 		case <-ctx.Done():
 			return o, ctx.Err()
 		case <-late.C:
@@ -54,7 +54,7 @@ func (c *child) load(ctx context.Context, open openMessage) (o openedMessage, er
 			}
 			c.kill(errLoad)
 			<-c.gone
-			return o, c.loadError(ctx, open.Path, ready)
+			return o, c.loadError(ctx, open, ready)
 		}
 		switch {
 		case m.kind == kindFailed:
@@ -85,7 +85,7 @@ func (c *child) starved() bool {
 }
 
 // loadError is what a worker that ended during a load says about the graph. Before it was ready it hadn't looked at it.
-func (c *child) loadError(ctx context.Context, path string, ready bool) error {
+func (c *child) loadError(ctx context.Context, open openMessage, ready bool) error {
 	if ctx.Err() != nil {
 		c.kill(ctx.Err())
 	}
@@ -96,13 +96,13 @@ func (c *child) loadError(ctx context.Context, path string, ready bool) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case !ready:
-		return fmt.Errorf("start a worker for graph %s: %w", path, d)
+		return fmt.Errorf("start a worker for %s: %w", open.what(), d)
 	case d.cause == engine.Killed:
-		return fmt.Errorf("load graph %s: %w", path, d)
+		return fmt.Errorf("load %s: %w", open.what(), d)
 	case errors.Is(d, errLoad) && c.starved():
-		return fmt.Errorf("load graph %s: it isn't loaded after %v, but others had the processors: %w", path, time.Since(c.born).Round(time.Second), d)
+		return fmt.Errorf("load %s: it isn't done after %v, but others had the processors: %w", open.what(), time.Since(c.born).Round(time.Second), d)
 	case errors.Is(d, errLoad):
-		return fmt.Errorf("%w: graph %s isn't loaded after %v", engine.ErrGraph, path, c.o.LoadTimeout)
+		return fmt.Errorf("%w: %s isn't done after %v", engine.ErrGraph, open.what(), c.o.LoadTimeout)
 	}
-	return fmt.Errorf("%w: loading graph %s ended the worker: %w", engine.ErrGraph, path, d)
+	return fmt.Errorf("%w: %s ended the worker: %w", engine.ErrGraph, open.what(), d)
 }

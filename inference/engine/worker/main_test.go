@@ -40,6 +40,7 @@ func TestMain(m *testing.M) {
 
 func beWorker(args []string) error {
 	h := worker.Host{Engine: func() (engine.Engine, error) { return probe{args[0]}, nil }}
+	h.Job = probeJob
 	switch args[0] {
 	case "ort":
 		h.Engine = func() (engine.Engine, error) { return ort.Open(ort.Options{LibraryPath: args[1], Isolated: true}) }

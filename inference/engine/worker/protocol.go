@@ -28,7 +28,7 @@ const protocolVersion = 1
 //	live    parent  0
 //
 // The parent begins with open. The worker says hello once it is shut in, before it touches the graph, and opened or failed
-// after. Each run has one answer, result or failed, also when it was cancelled; answers come in any order. Live ends the time in
+// after. One that was given a job does it in between, and isn't sent runs. Each run has one answer, result or failed, also when it was cancelled; answers come in any order. Live ends the time in
 // which the worker computes only where nobody else wants to. When the parent shuts its end, the worker ends.
 type kind uint8
 
@@ -70,6 +70,8 @@ type openMessage struct {
 	DataLimit int64  `json:"data_limit"` // bytes beyond what the worker has at its start; 0: no limit
 	MaxData   int64  `json:"max_data"`   // bytes of tensors in a message
 	Live      bool   `json:"live"`       // compute at the usual priority from the start
+	Prepared  bool   `json:"prepared"`   // the graph is in the engine's own form
+	Job       *job   `json:"job,omitempty"`
 }
 
 // helloMessage says that a worker is shut in.
@@ -82,6 +84,23 @@ type helloMessage struct {
 type openedMessage struct {
 	Inputs  []engine.TensorSpec `json:"inputs"`
 	Outputs []engine.TensorSpec `json:"outputs"`
+	Result  json.RawMessage     `json:"result,omitempty"` // of a job
+}
+
+// job is what a child is to do in place of serving a graph.
+type job struct {
+	Spec      json.RawMessage `json:"spec"`
+	Reads     []string        `json:"reads"`
+	Writes    []string        `json:"writes"`
+	FileLimit int64           `json:"file_limit"`
+}
+
+// what says what open is about, for errors.
+func (o openMessage) what() string {
+	if o.Job != nil {
+		return "the job"
+	}
+	return "graph " + o.Path
 }
 
 // jsonMessage is a message whose meta is v. What is passed here can always be encoded.

@@ -3,6 +3,7 @@ package worker
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,9 @@ type Host struct {
 	Libraries []string
 	// Loaded is called, if set, once the graph is loaded, to give back what loading took.
 	Loaded func()
+	// Job does what Engine.Do is given, if set: spec is Job.Spec as JSON, and what it returns crosses as JSON too. eng is what Engine
+	// opened.
+	Job func(eng engine.Engine, spec json.RawMessage) (any, error)
 }
 
 // Serve is all that a worker process does: it shuts the process in, loads the graph that the parent names on descriptor 3, and
@@ -30,6 +34,8 @@ type Host struct {
 func Serve(h Host) error {
 	// Service managers and terminals send these to all processes of a gateway: the gateway says when a worker ends.
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	// What exceeds a limit of files gets an error, as on a full disk.
+	signal.Ignore(syscall.SIGXFSZ)
 	conn, err := socket()
 	if err != nil {
 		return err
@@ -98,11 +104,14 @@ func (s *server) load() error {
 	if err := s.send(jsonMessage(kindHello, helloMessage{Protocol: protocolVersion, Walls: s.box.name})); err != nil {
 		return err
 	}
+	if s.open.Job != nil {
+		return s.job(eng)
+	}
 	if s.open.Path == "" {
 		return s.send(jsonMessage(kindOpened, openedMessage{}))
 	}
 	s.run(func() {
-		s.session, err = eng.Open(context.Background(), s.open.Path, engine.Options{Threads: s.open.Threads})
+		s.session, err = eng.Open(context.Background(), s.open.Path, engine.Options{Threads: s.open.Threads, Prepared: s.open.Prepared})
 	})
 	if err != nil {
 		return err
@@ -111,6 +120,23 @@ func (s *server) load() error {
 		s.h.Loaded()
 	}
 	return s.send(jsonMessage(kindOpened, openedMessage{Inputs: s.session.Inputs(), Outputs: s.session.Outputs()}))
+}
+
+// job does a job and sends what comes of it. All that it starts is where nobody else wants to run.
+func (s *server) job(eng engine.Engine) error {
+	if s.h.Job == nil {
+		return errors.New("this program does no jobs")
+	}
+	defer s.box.lowerAll()()
+	result, err := s.h.Job(eng, s.open.Job.Spec)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(result)
+	if err != nil {
+		return fmt.Errorf("encode what came of the job: %w", err)
+	}
+	return s.send(jsonMessage(kindOpened, openedMessage{Result: text}))
 }
 
 // run calls f at the priority of now.

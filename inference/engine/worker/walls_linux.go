@@ -64,7 +64,13 @@ func shutIn(open openMessage, libraries []string) (*box, error) {
 		return nil, err
 	}
 	b := &box{priority: p}
-	if err := limit(open.DataLimit); err != nil {
+	var j job
+	if open.Job != nil {
+		j = *open.Job
+		// Where memory runs out, this process is the one that can be done without.
+		_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
+	}
+	if err := limit(open.DataLimit, j.FileLimit); err != nil {
 		return nil, err
 	}
 	if _, _, e := psx.Syscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 {
@@ -79,7 +85,7 @@ func shutIn(open openMessage, libraries []string) (*box, error) {
 		}
 		reads = append(reads, filepath.Dir(open.Path), filepath.Dir(path))
 	}
-	if err := confine(reads); err != nil {
+	if err := confine(append(reads, j.Reads...), j.Writes); err != nil {
 		return nil, err
 	}
 	if abi, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); e == 0 {
@@ -88,8 +94,9 @@ func shutIn(open openMessage, libraries []string) (*box, error) {
 	return b, nil
 }
 
-// confine leaves reading these files and folders, if they exist, and nothing else: as much of it as this kernel's landlock can.
-func confine(reads []string) error {
+// confine leaves reading these files and folders, if they exist, writing these files, and nothing else: as much of it as this kernel's
+// landlock can.
+func confine(reads, writes []string) error {
 	var rules []landlock.Rule
 	for _, path := range reads {
 		st, err := os.Stat(path)
@@ -100,6 +107,10 @@ func confine(reads []string) error {
 		default:
 			rules = append(rules, landlock.PathAccess(readable(false), path))
 		}
+	}
+	for _, path := range writes {
+		const write = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE
+		rules = append(rules, landlock.PathAccess(write, path))
 	}
 	return landlock.V7.BestEffort().Restrict(rules...)
 }
@@ -112,9 +123,10 @@ func readable(folder bool) landlock.AccessFSSet {
 	return unix.LANDLOCK_ACCESS_FS_READ_FILE
 }
 
-// limit sets the limits of resources: no core dumps, no files written, and so much memory of its own beyond what there is.
-func limit(data int64) error {
-	limits := map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: 0}
+// limit sets the limits of resources: no core dumps, so many bytes in a file that is written, and so much memory of its own beyond what
+// there is.
+func limit(data, file int64) error {
+	limits := map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: uint64(file)}
 	if data > 0 {
 		has, err := dataSize()
 		if err != nil {

@@ -92,7 +92,7 @@ func (e *Engine) Open(ctx context.Context, path string, o engine.Options) (engin
 	if err != nil {
 		return nil, fmt.Errorf("open graph: %w", err)
 	}
-	open := openMessage{Protocol: protocolVersion, Path: path, Threads: o.Threads, DataLimit: e.o.DataLimit, MaxData: e.o.MaxData}
+	open := openMessage{Protocol: protocolVersion, Path: path, Threads: o.Threads, DataLimit: e.o.DataLimit, MaxData: e.o.MaxData, Prepared: o.Prepared}
 	w := watch{o.Died, o.Restarted}
 	c, opened, err := start(ctx, e.o, w, open)
 	if err != nil {
