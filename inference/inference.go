@@ -150,6 +150,10 @@ type Options struct {
 	AllowLabelChange bool
 	// MaxSlowdown is how many times as long as one of the version that serves a run may take; 0: any number.
 	MaxSlowdown float64
+	// Rehearsal is what Rehearse has shown, with the path of the prepared graph if there is one; nil: it wasn't rehearsed.
+	Rehearsal *Rehearsal
+
+	noClips bool // golden answers to clips are passed over
 
 	Contract string // what the registry says that the model is like, as JSON; Check compares it. Empty: nothing
 }

@@ -62,6 +62,17 @@ type row struct {
 
 // Open opens the bundle in dir with eng. Its errors wrap ErrBundle where the bundle is at fault. The caller closes the Model.
 func Open(ctx context.Context, dir string, eng engine.Engine, o Options) (m *Model, err error) {
+	return openWith(ctx, dir, o, func(b *bundle, eo engine.Options) (engine.Session, error) {
+		if r := o.Rehearsal; r != nil && r.Graph != "" {
+			eo.Prepared = true
+			return eng.Open(ctx, r.Graph, eo)
+		}
+		return eng.Open(ctx, b.graph, eo)
+	})
+}
+
+// openWith is Open with a session that open opens.
+func openWith(ctx context.Context, dir string, o Options, open func(*bundle, engine.Options) (engine.Session, error)) (m *Model, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
@@ -78,7 +89,7 @@ func Open(ctx context.Context, dir string, eng engine.Engine, o Options) (m *Mod
 		return nil, err
 	}
 	k := newKillers(o.Supervision)
-	session, err := eng.Open(ctx, b.graph, engine.Options{Threads: o.Threads, Died: k.died, Restarted: k.Restarted})
+	session, err := open(b, engine.Options{Threads: o.Threads, Died: k.died, Restarted: k.Restarted})
 	if err != nil && !errors.Is(err, engine.ErrGraph) {
 		return nil, machineError{err}
 	}

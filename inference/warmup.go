@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -41,9 +42,18 @@ func (m *Model) warmUp(ctx context.Context) (err error) {
 			err = fmt.Errorf("%w: it panicked: %v", ErrBundle, p)
 		}
 	}()
-	runs, err := m.graph.warmups(ctx, m.maxBatch)
+	maxBatch, r := m.maxBatch, m.options.Rehearsal
+	if r != nil {
+		maxBatch = 1
+		m.alone.Store(r.Alone)
+		m.pads.Store(r.Pads)
+	}
+	runs, err := m.graph.warmups(ctx, maxBatch)
 	if err != nil {
 		return err
+	}
+	if r != nil {
+		runs = slices.DeleteFunc(runs, func(run []Example) bool { return m.graph.size(run[0]) > rehearsedWarmup })
 	}
 	for _, examples := range runs {
 		rows, err := m.run(ctx, examples)
@@ -57,8 +67,15 @@ func (m *Model) warmUp(ctx context.Context) (err error) {
 			}
 		}
 	}
+	if r != nil {
+		return nil
+	}
 	return m.tryCompany(ctx)
 }
+
+// rehearsedWarmup is the longest text that a model is warmed up with which was rehearsed: what is left to do is to bring the weights
+// into memory.
+const rehearsedWarmup = 32 // tokens
 
 // tryCompany keeps rows apart whose scores depend on what else is in the run, as those of a graph do that quantize_dynamic made: its
 // rounding follows the largest number of all rows.
