@@ -37,6 +37,7 @@ type Phase string
 const (
 	PhaseFetch       Phase = "fetch"        // download into a private folder
 	PhaseVerify      Phase = "verify"       // manifest, sizes, digests, fsync, rename
+	PhasePrepare     Phase = "prepare"      // rehearse it away from what serves, and make the form of it that loads fast
 	PhaseRetire      Phase = "retire"       // wait for the standby to close, so that no third version is in memory
 	PhaseLoad        Phase = "load"         // open the bundle
 	PhaseWarmUp      Phase = "warm_up"      // run it on the shapes of traffic

@@ -70,7 +70,7 @@ type Entry struct {
 	Code      string             `json:"code"`              // why, as a stable word: "below_threshold"
 	Reason    string             `json:"reason"`            // why, as a sentence
 	Actor     string             `json:"actor"`             // "policy", "operator", "restart", "supervisor"
-	Seconds   map[string]float64 `json:"seconds,omitempty"` // by phase: fetch, verify, retire, load, warm_up, check, compare, run_before, run, publish_wait, publish_held
+	Seconds   map[string]float64 `json:"seconds,omitempty"` // by phase: fetch, verify, prepare, retire, load, warm_up, check, compare, run_before, run, publish_wait, publish_held
 }
 
 // An Outcome says what became of a candidate.

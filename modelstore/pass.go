@@ -114,7 +114,7 @@ func (u *Updater) bring(ctx context.Context, m *model, v Version, how bringing) 
 	return nil
 }
 
-// fetchAndSwap is the straight line of a version: cache or registry, digest, load, warm-up, check, state on disk, publication.
+// fetchAndSwap is the straight line of a version: cache or registry, digest, rehearsal, load, warm-up, check, state on disk, publication.
 func (u *Updater) fetchAndSwap(ctx context.Context, m *model, v Version, how bringing, t Timings) (digest string, err error) {
 	b, err := u.bundle(ctx, m, v, t)
 	if err != nil {
@@ -131,6 +131,10 @@ func (u *Updater) fetchAndSwap(ctx context.Context, m *model, v Version, how bri
 		}
 	}
 	b.Anyway = how.actor != actorPolicy || how.decision.Action == Return
+	if b, err = u.prepare(ctx, m, b, t); err != nil {
+		b.Release()
+		return "", fmt.Errorf("prepare %v: %w", v, err)
+	}
 	u.update(m, "candidate", func(p *progress) { p.phase = PhaseLoad })
 	st, err := u.slots.Swap(ctx, b, func() error {
 		return u.save(m, func(s *Saved) { s.serve(b.Version); s.also(how.also) })
@@ -139,6 +143,22 @@ func (u *Updater) fetchAndSwap(ctx context.Context, m *model, v Version, how bri
 		t[p] = d
 	}
 	return b.Version.Digest, err
+}
+
+// prepare makes what loads fast of b. On an error b is what it was.
+func (u *Updater) prepare(ctx context.Context, m *model, b Bundle, t Timings) (Bundle, error) {
+	if u.o.Prepare == nil {
+		return b, nil
+	}
+	u.update(m, "candidate", func(p *progress) { p.phase = PhasePrepare })
+	began := time.Now()
+	prepared, err := u.o.Prepare(ctx, b)
+	t[PhasePrepare] = time.Since(began)
+	u.o.Observe(Event{Kind: PhaseEnded, Version: b.Version, Phase: PhasePrepare, Duration: t[PhasePrepare], Err: err})
+	if err != nil {
+		return b, err
+	}
+	return prepared, nil
 }
 
 // bundle finds v on disk or fetches it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 )
 
 const (
@@ -64,8 +65,16 @@ func (u *Updater) restoreVersion(ctx context.Context, m *model, v Version) error
 		return fmt.Errorf("%v is not in the cache, or was damaged there", v)
 	}
 	b.Version = v
+	t := Timings{}
+	if b, err = u.prepare(ctx, m, b, t); errors.Is(err, ErrPermanent) || ctx.Err() != nil {
+		b.Release()
+		return fmt.Errorf("prepare %v: %w", v, err)
+	}
+	if err != nil { // it served before: that it takes longer to load is better than that nothing serves
+		u.o.Logger.Warn("a version that served before the restart can't be prepared; it is loaded as it is", "version", v.String(), "error", err)
+	}
 	u.update(m, "candidate", func(p *progress) { p.phase = PhaseLoad })
-	t, err := u.slots.Swap(ctx, b, func() error {
+	st, err := u.slots.Swap(ctx, b, func() error {
 		if v.Same(m.saved.Active) {
 			return nil
 		}
@@ -79,6 +88,7 @@ func (u *Updater) restoreVersion(ctx context.Context, m *model, v Version) error
 	if err != nil {
 		return err
 	}
+	maps.Copy(t, st)
 	u.live(m, Entry{Candidate: v, Outcome: Restored, Code: "restored", Actor: actorRestart, Seconds: t.Seconds(),
 		Reason: fmt.Sprintf("%v served before the restart", v)})
 	return nil

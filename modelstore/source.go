@@ -65,7 +65,9 @@ func (e *permanentError) Is(target error) bool { return target == ErrPermanent }
 type Bundle struct {
 	Version Version // with Digest
 	Dir     string
-	Release func() // called once, when nothing uses Dir any more; never nil
+	// Prepared is the folder of what was made of the bundle so that it loads fast; empty: nothing was. It is immutable and locked too.
+	Prepared string
+	Release  func() // called once, when nothing uses Dir any more; never nil
 	// Anyway says that the version is to serve however it compares with the one that serves: the operator asked for it, or it served before.
 	Anyway bool
 }

@@ -26,9 +26,12 @@ type UpdaterOptions struct {
 	// RetryAfter is the wait after a first failure; it doubles with each further one, up to Interval or, if that is shorter, a minute.
 	// 0 means 5 seconds.
 	RetryAfter time.Duration
-	Policy     Policy      // nil means Improve
-	Observe    func(Event) // nil means nobody
-	Logger     *slog.Logger
+	Policy     Policy // nil means Improve
+	// Prepare, if not nil, makes what loads fast of a bundle, or finds it, before the swap. It gives back the bundle, Prepared set if
+	// something was made. On an error the bundle is still the caller's.
+	Prepare func(ctx context.Context, b Bundle) (Bundle, error)
+	Observe func(Event) // nil means nobody
+	Logger  *slog.Logger
 }
 
 // slots is what the Updater needs of a Store, whatever it stores.

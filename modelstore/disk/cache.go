@@ -77,7 +77,7 @@ func OpenCache(dir string, o CacheOptions) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache folder: %w", err)
 	}
-	if err := makeFolders(dir, "bundles", "index", "partial", "locks", "tmp", "trash"); err != nil {
+	if err := makeFolders(dir, "bundles", "prepared", "index", "partial", "locks", "tmp", "trash"); err != nil {
 		return nil, fmt.Errorf("create cache folder (set MODELGATE_CACHE_DIR to a folder that can be written): %w", err)
 	}
 	c := &Cache{dir: dir, o: o, lim: limits{o.MaxFiles, o.MaxBytes}, log: o.Logger, boot: bootID()}

@@ -9,10 +9,14 @@
 //
 //	bundles/<digest>/files/         the files of a version, never written again; what is here is complete, since it got here by rename
 //	bundles/<digest>/entries.json   path, size and sha256 of each of them
+//	prepared/<digest>/<key>/files/  what was made of a bundle so that it loads fast: as immutable, and made again where it is damaged
+//	prepared/<digest>/<key>/entries.json  path, size and sha256 of each of its files
 //	index/<key>.json                which digest a version has and when it was last used; key is a hash of the version's identity
 //	partial/<key>/files/            a download that isn't complete; a later attempt resumes it
 //	locks/<digest>.lock             held shared while a bundle is in use, exclusively while it is removed
 //	locks/partial-<key>.lock        held exclusively by the gateway that downloads
+//	locks/prepared-<digest>-<key>.lock  held shared while what was prepared is in use, exclusively while it is removed
+//	locks/partial-prepared-<digest>-<key>.lock  held exclusively by the gateway that prepares
 //	locks/sweep.lock                held exclusively by the gateway that cleans up
 //	tmp/, trash/                    small files being written, folders being removed
 //

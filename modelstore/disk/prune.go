@@ -67,14 +67,14 @@ func (c *Cache) discardUnnamed(digest string) error {
 	if exists(c.bundle(digest)) {
 		c.log.Info("removing a bundle from the cache", "digest", digest)
 	}
-	return c.discard(c.bundle(digest))
+	return errors.Join(c.discard(c.bundle(digest)), c.discard(c.path("prepared", digest)))
 }
 
 // sweep removes what nobody will use: halves of removals and writes, bundles without a record, records without a bundle,
 // old downloads, locks of nothing. One gateway sweeps at a time; if another one does so now, nothing is left to do.
 func (c *Cache) sweep() error {
 	return ifUnused(c.path("locks", sweepLock), func() error {
-		return errors.Join(c.sweepTrash(), c.sweepTmp(), c.sweepIndex(), c.sweepBundles(), c.sweepPartials(), c.sweepLocks())
+		return errors.Join(c.sweepTrash(), c.sweepTmp(), c.sweepIndex(), c.sweepBundles(), c.sweepPrepared(), c.sweepPartials(), c.sweepLocks())
 	})
 }
 
@@ -161,6 +161,9 @@ func (c *Cache) sweepLocks() error {
 		path := c.bundle(thing)
 		if key, ok := strings.CutPrefix(thing, "partial-"); ok {
 			path = c.partial(key)
+		}
+		if prepared := c.preparedOf(thing); prepared != "" {
+			path = prepared
 		}
 		if exists(path) {
 			return nil
