@@ -21,20 +21,14 @@ func openEngine(ctx context.Context, c *config.Loaded, log *slog.Logger) (engine
 	if c.WorkerProgram != "" {
 		return otherEngine(ctx, c.WorkerProgram, log)
 	}
-	path, err := ort.FindLibrary(c.ONNXRuntime)
-	if err != nil {
-		return nil, fmt.Errorf("%w (onnxruntime, MODELGATE_ONNXRUNTIME or --onnxruntime)", err)
-	}
 	if c.Isolation != "process" {
+		path, err := findLibrary(c)
+		if err != nil {
+			return nil, err
+		}
 		return ort.Open(ort.Options{LibraryPath: path, Threads: c.Threads})
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find this program, to start workers: %w", err)
-	}
-	// A test's binary is this program too, by the name that it is started with.
-	e, err := worker.New(worker.Options{Path: exe, Args: []string{filepath.Base(os.Args[0]), "worker", path}, Logger: log,
-		LoadTimeout: time.Duration(c.LoadTimeout), Grace: time.Duration(c.Worker.Grace)})
+	e, _, err := openWorkers(c, log)
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +55,30 @@ func otherEngine(ctx context.Context, program string, log *slog.Logger) (engine.
 	return e, nil
 }
 
+func findLibrary(c *config.Loaded) (string, error) {
+	path, err := ort.FindLibrary(c.ONNXRuntime)
+	if err != nil {
+		return "", fmt.Errorf("%w (onnxruntime, MODELGATE_ONNXRUNTIME or --onnxruntime)", err)
+	}
+	return path, nil
+}
+
+// openWorkers makes what starts child processes, which load the library.
+func openWorkers(c *config.Loaded, log *slog.Logger) (e *worker.Engine, library string, err error) {
+	path, err := findLibrary(c)
+	if err != nil {
+		return nil, "", err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, "", fmt.Errorf("find this program, to start workers: %w", err)
+	}
+	// A test's binary is this program too, by the name that it is started with.
+	e, err = worker.New(worker.Options{Path: exe, Args: []string{filepath.Base(os.Args[0]), "worker", path}, Logger: log,
+		LoadTimeout: time.Duration(c.LoadTimeout), Grace: time.Duration(c.Worker.Grace)})
+	return e, path, err
+}
+
 // workerCommand is what openEngine starts.
 func workerCommand() *cobra.Command {
 	return &cobra.Command{
@@ -73,6 +91,7 @@ func workerCommand() *cobra.Command {
 				Engine:    func() (engine.Engine, error) { return ort.Open(ort.Options{LibraryPath: args[0], Isolated: true}) },
 				Libraries: []string{filepath.Dir(args[0])},
 				Loaded:    ort.Trim,
+				Job:       doTask,
 			})
 		},
 	}

@@ -76,8 +76,12 @@ func newGateway(ctx context.Context, c *config.Loaded, s *screen, log *slog.Logg
 		KeepPrevious: time.Duration(c.KeepPrevious), DrainTimeout: time.Duration(c.DrainTimeout), Observe: observe,
 		Permanent: func(err error) bool { return errors.Is(permanent(err), modelstore.ErrPermanent) },
 	})
+	prepare, err := openPreparer(ctx, c, cache, log)
+	if err != nil {
+		return g, err
+	}
 	g.updater = modelstore.NewUpdater(g.registry.Source, g.store, cache, g.data, modelstore.UpdaterOptions{
-		Models: g.registry.models, Discover: g.registry.discover, Interval: time.Duration(c.UpdateInterval), Observe: observe, Logger: log,
+		Prepare: prepare.orNothing(), Models: g.registry.models, Discover: g.registry.discover, Interval: time.Duration(c.UpdateInterval), Observe: observe, Logger: log,
 	})
 	g.server, err = server.New(serverOptions(c, g, metrics, gatherer), g.store, g.updater) //nolint:contextcheck // it listens until it is told to drain
 	return g, err
@@ -128,9 +132,24 @@ func (g *gateway) loader(eng engine.Engine, tokenizers *hf.Pool, metrics *server
 		o.Observed = func(n int, waits []time.Duration) { metrics.Batch(v.Model, n, waits) }
 		o.Supervision = metrics.Supervise(v.Model, inference.Supervision{
 			RefuseFor: time.Duration(c.Worker.RefuseFor), Killers: c.Worker.Killers, AtFault: func(why string) { g.updater.Condemn(v, why) }})
-		m, err := inference.Open(ctx, b.Dir, eng, o)
-		return m, permanent(err)
+		return openModel(ctx, b, eng, o, g.log)
 	}
+}
+
+// openModel opens a bundle in its prepared form, if there is one. Should that not work here, though it did when it was prepared, the
+// bundle itself has to do.
+func openModel(ctx context.Context, b modelstore.Bundle, eng engine.Engine, o inference.Options, log *slog.Logger) (*inference.Model, error) {
+	var err error
+	if o.Rehearsal, err = readRehearsal(b.Prepared); err != nil {
+		return nil, fmt.Errorf("read what was prepared of %v: %w", b.Version, err)
+	}
+	m, err := inference.Open(ctx, b.Dir, eng, o)
+	if err != nil && o.Rehearsal != nil && o.Rehearsal.Graph != "" && errors.Is(permanent(err), modelstore.ErrPermanent) {
+		log.Error("the prepared form of a version can't be loaded; the bundle itself is", "version", b.Version.String(), "folder", b.Prepared, "error", err)
+		o.Rehearsal = nil
+		m, err = inference.Open(ctx, b.Dir, eng, o)
+	}
+	return m, permanent(err)
 }
 
 func permanent(err error) error {

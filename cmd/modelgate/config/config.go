@@ -33,6 +33,7 @@ type Config struct {
 	Threads         int      `json:"threads" jsonschema_description:"Threads inside one run of a model; 0 is the engine's choice."`
 	Isolation       string   `json:"isolation" jsonschema:"enum=none,enum=process" jsonschema_description:"Where models compute. process: each version in a process of its own, shut in, which may crash without the gateway; none: in the gateway, which saves a tenth of a millisecond a run, and ends with a graph that crashes. Default: process on Linux, none elsewhere."`
 	WorkerProgram   string   `json:"worker_program" jsonschema_description:"Path of a program that computes in the worker processes in place of this one, with another engine, such as modelgate-onnxgo. Needs isolation: process."`
+	Prepare         string   `json:"prepare" jsonschema:"enum=auto,enum=off" jsonschema_description:"Whether a version is opened and tried in a process of its own before it is swapped in, and its graph kept in a form that loads faster, which takes up to one and a half times its size on disk. off: the swap is the first to open it."`
 	Workers         int      `json:"workers" jsonschema_description:"Runs of a version at the same time; 0 is one a core."`
 
 	TLS    TLS    `json:"tls" jsonschema_description:"Certificates, read again when they change."`
@@ -177,7 +178,7 @@ func defaults(env func(string) string) *Config {
 		GRPCAddr: "127.0.0.1:8001", HTTPAddr: "127.0.0.1:8000",
 		DataDir:        defaultDataDir(env),
 		UpdateInterval: Duration(30 * time.Minute), KeepPrevious: Duration(10 * time.Minute), KeepVersions: 3,
-		Batch: Batch{MaxRun: Duration(time.Minute)}, LoadTimeout: Duration(5 * time.Minute), DrainTimeout: Duration(20 * time.Second), Isolation: isolation(runtime.GOOS),
+		Batch: Batch{MaxRun: Duration(time.Minute)}, LoadTimeout: Duration(5 * time.Minute), DrainTimeout: Duration(20 * time.Second), Isolation: isolation(runtime.GOOS), Prepare: "auto",
 		Limits: Limits{TextBytes: 64 << 10, MessageBytes: 4 << 20, IDBytes: 256, BatchItems: 256, BatchConcurrency: 32, StreamWindow: 64, Streams: 1024,
 			UploadIdle: Duration(30 * time.Second), UploadTime: Duration(10 * time.Minute)},
 		Worker: Worker{Grace: Duration(5 * time.Second), RefuseFor: Duration(10 * time.Minute), Killers: 3},
