@@ -1,10 +1,12 @@
 package inference
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -89,7 +91,8 @@ func openWith(ctx context.Context, dir string, o Options, open func(*bundle, eng
 		return nil, err
 	}
 	k := newKillers(o.Supervision)
-	session, err := open(b, engine.Options{Threads: o.Threads, Died: k.died, Restarted: k.Restarted})
+	memory := memoryFor(b.graph, cmp.Or(o.Workers, runtime.GOMAXPROCS(0)))
+	session, err := open(b, engine.Options{Threads: o.Threads, Memory: memory, Died: k.died, Restarted: k.Restarted})
 	if err != nil && !errors.Is(err, engine.ErrGraph) {
 		return nil, machineError{err}
 	}

@@ -18,6 +18,9 @@ type Engine interface {
 // Options say how a graph is run. The zero Options are good.
 type Options struct {
 	Threads int // threads inside one Run; 0 means the engine's choice for this machine
+	// Memory is how many bytes a process that computes the graph alone may take for itself, mapped files aside; 0: the engine's choice.
+	// An engine that computes in this process has no use for it.
+	Memory int64
 	// Died and Restarted are called, if set, when a process that computes the graph alone has ended without being told to, and when
 	// another is in its place. They must not block, nor use the session.
 	Died      func(Cause)

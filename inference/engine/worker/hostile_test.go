@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"sync"
@@ -338,7 +339,52 @@ func TestAllocationBomb(t *testing.T) {
 		Node("ConstantOfShape", []string{"shape"}, []string{"y"}, enginetest.TensorAttr("value", enginetest.Tensor{Shape: []int64{1}, Data: []float32{1}})).
 		Node("ReduceMax", []string{"y"}, []string{"max"}, enginetest.IntAttr("keepdims", 1)).
 		Output("max", enginetest.Float, 1, 1)
-	s := enginetest.Open(t, newEngine(t, worker.Options{DataLimit: 1 << 30}, "ort", enginetest.Library(t)), g)
+	for name, limits := range map[string][2]int64{"of the engine": {1 << 30, 0}, "of the graph": {0, 1 << 30}, "the smaller one": {1 << 40, 1 << 30}, "either way": {1 << 30, 1 << 40}} {
+		t.Run(name, func(t *testing.T) { askForMemory(t, limited(t, g, limits[0], limits[1])) })
+	}
+}
+
+// limited opens g in a worker with a limit of the engine's and one of the graph's.
+func limited(t *testing.T, g *enginetest.Graph, engines, graphs int64) engine.Session {
+	t.Helper()
+	s, err := openLimited(t, g, engines, graphs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func openLimited(t *testing.T, g *enginetest.Graph, engines, graphs int64) (engine.Session, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "model.onnx")
+	if err := g.WriteFile(path); err != nil {
+		t.Fatal(err)
+	}
+	s, err := newEngine(t, worker.Options{DataLimit: engines}, "ort", enginetest.Library(t)).Open(t.Context(), path, engine.Options{Memory: graphs})
+	if s != nil {
+		t.Cleanup(func() { _ = s.Close() })
+	}
+	return s, err
+}
+
+// A graph whose constants are that large takes the memory at its load, or at its first run: neither gets it.
+func TestAllocationBombAtLoad(t *testing.T) {
+	g := enginetest.NewGraph().Input("x", enginetest.Float, "n").
+		Init("shape", enginetest.Tensor{Shape: []int64{2}, Data: []int64{1 << 16, 1 << 14}}).
+		Node("ConstantOfShape", []string{"shape"}, []string{"c"}, enginetest.TensorAttr("value", enginetest.Tensor{Shape: []int64{1}, Data: []float32{1}})).
+		Node("ReduceMax", []string{"c"}, []string{"max"}, enginetest.IntAttr("keepdims", 0)).
+		Node("Add", []string{"x", "max"}, []string{"y"}).
+		Output("y", enginetest.Float, "n")
+	s, err := openLimited(t, g, 0, 1<<30)
+	if err == nil {
+		_, err = s.Run(t.Context(), []engine.Tensor{{Shape: []int64{1}, Data: []float32{1}}})
+	}
+	if !errors.Is(err, engine.ErrGraph) && !errors.Is(err, engine.ErrCrashed) {
+		t.Errorf("4 GiB: %v", err)
+	}
+}
+
+func askForMemory(t *testing.T, s engine.Session) {
 	ask := func(rows, columns int64) error {
 		_, err := s.Run(t.Context(), []engine.Tensor{{Shape: []int64{2}, Data: []int64{rows, columns}}})
 		return err

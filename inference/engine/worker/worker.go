@@ -24,7 +24,7 @@ type Options struct {
 	// that takes longer is killed.
 	Grace time.Duration
 	// DataLimit is how many bytes of memory of its own a worker may take beyond what it has before it loads a graph; 0: no
-	// limit. Mapped files don't count; the stacks of threads do.
+	// limit but the engine.Options' Memory. Mapped files don't count; the stacks of threads do.
 	DataLimit int64
 	// MaxData is how many bytes of tensors may cross at once; 0: a gibibyte.
 	MaxData int64
@@ -92,7 +92,11 @@ func (e *Engine) Open(ctx context.Context, path string, o engine.Options) (engin
 	if err != nil {
 		return nil, fmt.Errorf("open graph: %w", err)
 	}
-	open := openMessage{Protocol: protocolVersion, Path: path, Threads: o.Threads, DataLimit: e.o.DataLimit, MaxData: e.o.MaxData, Prepared: o.Prepared}
+	limit := o.Memory
+	if limit <= 0 || e.o.DataLimit > 0 && e.o.DataLimit < limit {
+		limit = e.o.DataLimit
+	}
+	open := openMessage{Protocol: protocolVersion, Path: path, Threads: o.Threads, DataLimit: limit, MaxData: e.o.MaxData, Prepared: o.Prepared}
 	w := watch{o.Died, o.Restarted}
 	c, opened, err := start(ctx, e.o, w, open)
 	if err != nil {

@@ -1,0 +1,47 @@
+package inference
+
+import (
+	"os"
+	"path/filepath"
+
+	"modelgate/inference/onnxfile"
+)
+
+const (
+	// runMemory is what a process may take for each run at a time, besides weights: for what long texts and clips leave between nodes, and
+	// for its threads.
+	runMemory = 1 << 30
+)
+
+// memoryFor bounds what a process that computes the graph at path in so many runs at a time may take, in bytes: generously, so that only
+// what would take a machine's memory away meets it.
+func memoryFor(path string, runs int) int64 {
+	within, beside := weightsOf(path)
+	return runMemory*int64(max(1, runs)) + 4*2*(within+beside)
+}
+
+// weightsOf is the size of a graph's file, and of the files beside it that it names, each counted once.
+func weightsOf(path string) (within, beside int64) {
+	within = sizeOf(path)
+	f, err := onnxfile.Read(path)
+	if err != nil {
+		return within, 0 // the engine says what is wrong with it
+	}
+	seen := map[string]bool{}
+	for _, name := range f.External {
+		name = filepath.Clean(name)
+		if filepath.IsLocal(name) && !seen[name] {
+			beside += sizeOf(filepath.Join(filepath.Dir(path), name))
+		}
+		seen[name] = true
+	}
+	return within, beside
+}
+
+func sizeOf(path string) int64 {
+	st, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return st.Size()
+}
