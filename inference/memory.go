@@ -11,7 +11,27 @@ const (
 	// runMemory is what a process may take for each run at a time, besides weights: for what long texts and clips leave between nodes, and
 	// for its threads.
 	runMemory = 1 << 30
+	// idleMemory is what a process has that computes a graph without weights.
+	idleMemory = 64 << 20
 )
+
+// LoadMemory estimates how much memory loading the bundle in dir takes at its peak, in bytes: on the high side. A tokenizer isn't counted, which
+// versions of a model mostly share.
+func LoadMemory(dir string) (int64, error) {
+	graph, err := findGraph(dir)
+	if err != nil {
+		return 0, err
+	}
+	within, beside := weightsOf(graph)
+	// The runtime reads a file whole, and copies its weights into the order in which it multiplies. Files beside are mapped.
+	return idleMemory + within/4*7 + beside, nil
+}
+
+// PreparedMemory is LoadMemory for the prepared form of a graph, at path: its weights are used where they are mapped, but for a few small ones.
+func PreparedMemory(path string) int64 {
+	within, beside := weightsOf(path)
+	return idleMemory + within/4*7 + beside/8
+}
 
 // memoryFor bounds what a process that computes the graph at path in so many runs at a time may take, in bytes: generously, so that only
 // what would take a machine's memory away meets it.

@@ -64,7 +64,7 @@ func (u *Updater) restoreVersion(ctx context.Context, m *model, v Version) error
 	if !ok {
 		return fmt.Errorf("%v is not in the cache, or was damaged there", v)
 	}
-	b.Version = v
+	b.Version, b.Anyway = v, true
 	t := Timings{}
 	if b, err = u.prepare(ctx, m, b, t); errors.Is(err, ErrPermanent) || ctx.Err() != nil {
 		b.Release()

@@ -43,6 +43,10 @@ type StoreOptions struct {
 	DrainTimeout time.Duration
 	// Permanent, if not nil, says of an error from a load, a warm-up, a check or a comparison that trying again can't mend it.
 	Permanent func(error) bool
+	// Admit, if not nil, says whether there is memory to load a version; its errors wrap ErrNoMemory, and the version is refused for now.
+	// It is asked before the standby is retired, which is spared if the version couldn't be loaded anyway, and again when nothing
+	// leaves any more. loaded is called when the memory is taken, or isn't needed. Called with no lock held; it should return soon.
+	Admit func(Admission) (loaded func(), err error)
 	// Observe, if not nil, is told of each phase's end. It is called with no lock held and should return soon.
 	Observe func(Event)
 }
@@ -126,7 +130,8 @@ func (s *Store[M]) Serving(model string) (active, standby Version) {
 
 // Swap loads b, warms it up, checks it, compares it with what serves and publishes it; the version that served becomes the standby. Callers notice nothing.
 //
-// Before it loads, it retires the standby and waits until that is closed, at most DrainTimeout (ErrStillDraining).
+// Before it loads, it retires the standby and waits until that is closed, at most DrainTimeout (ErrStillDraining), and asks whether
+// there is memory (ErrNoMemory).
 // commit, if not nil, runs after the comparison and before the publication: an error from it calls the swap off.
 // Swap takes over b: it is released when the version is closed, or at once if Swap fails.
 // Swaps of one model wait for each other; those of different models don't.
@@ -155,11 +160,12 @@ func (s *Store[M]) Swap(ctx context.Context, b Bundle, commit func() error) (Tim
 // prepare makes room for a second version, loads b's, warms it up, checks it and compares it, with no lock held. On an error b is released.
 func (s *Store[M]) prepare(ctx context.Context, sl *slot[M], b Bundle, t Timings) (*loaded[M], error) {
 	v := b.Version
-	err := s.phase(v, PhaseRetire, t, func() error { return s.makeRoom(ctx, sl) })
+	admitted, err := s.makeRoomFor(ctx, sl, b, t)
 	if err != nil {
 		b.Release()
 		return nil, fmt.Errorf("make room for %v: %w", v, err)
 	}
+	defer admitted()
 	var m M
 	err = s.phase(v, PhaseLoad, t, func() (err error) { m, err = s.load(ctx, b); return s.judged(err) })
 	if err != nil {

@@ -106,6 +106,7 @@ func ofStore() []row {
 		{modelstore.ErrNotReady, kind{codes.Unavailable, "NOT_READY", later, false}},
 		{modelstore.ErrNoPrevious, kind{codes.FailedPrecondition, "NO_PREVIOUS_VERSION", 0, false}},
 		{modelstore.ErrStillDraining, kind{codes.Unavailable, "STILL_DRAINING", later, false}},
+		{modelstore.ErrNoMemory, kind{codes.ResourceExhausted, "TOO_LITTLE_MEMORY", later, false}},
 		{modelstore.ErrNoModel, kind{codes.NotFound, "NOT_REGISTERED", 0, false}},
 		{modelstore.ErrNoVersion, kind{codes.NotFound, "NO_SUCH_VERSION", 0, false}},
 		{modelstore.ErrSlowWatcher, kind{codes.Aborted, "SLOW_WATCHER", soon, false}},

@@ -63,6 +63,7 @@ func TestTables(t *testing.T) {
 		{"modelstore.ErrClosed", modelstore.ErrClosed, codes.Unavailable, codes.Unavailable},
 		{"modelstore.ErrNoPrevious", modelstore.ErrNoPrevious, codes.FailedPrecondition, codes.FailedPrecondition},
 		{"modelstore.ErrStillDraining", modelstore.ErrStillDraining, codes.Unavailable, codes.Unavailable},
+		{"modelstore.ErrNoMemory", modelstore.ErrNoMemory, codes.ResourceExhausted, codes.ResourceExhausted},
 		{"modelstore.ErrNoModel", modelstore.ErrNoModel, codes.NotFound, codes.NotFound},
 		{"modelstore.ErrNoVersion", modelstore.ErrNoVersion, codes.NotFound, codes.NotFound},
 		{"modelstore.ErrPermanent", modelstore.Permanent(errors.New("a bad digest")), codes.Internal, codes.FailedPrecondition},

@@ -75,6 +75,7 @@ func newGateway(ctx context.Context, c *config.Loaded, s *screen, log *slog.Logg
 	g.store = modelstore.New(g.loader(eng, hf.NewPool(), metrics), modelstore.StoreOptions{
 		KeepPrevious: time.Duration(c.KeepPrevious), DrainTimeout: time.Duration(c.DrainTimeout), Observe: observe,
 		Permanent: func(err error) bool { return errors.Is(permanent(err), modelstore.ErrPermanent) },
+		Admit:     newAdmission(int64(c.MemoryLimit), log).admit,
 	})
 	prepare, err := openPreparer(ctx, c, cache, log)
 	if err != nil {

@@ -34,6 +34,7 @@ type Config struct {
 	Isolation       string   `json:"isolation" jsonschema:"enum=none,enum=process" jsonschema_description:"Where models compute. process: each version in a process of its own, shut in, which may crash without the gateway; none: in the gateway, which saves a tenth of a millisecond a run, and ends with a graph that crashes. Default: process on Linux, none elsewhere."`
 	WorkerProgram   string   `json:"worker_program" jsonschema_description:"Path of a program that computes in the worker processes in place of this one, with another engine, such as modelgate-onnxgo. Needs isolation: process."`
 	Prepare         string   `json:"prepare" jsonschema:"enum=auto,enum=off" jsonschema_description:"Whether a version is opened and tried in a process of its own before it is swapped in, and its graph kept in a form that loads faster, which takes up to one and a half times its size on disk. off: the swap is the first to open it."`
+	MemoryLimit     Bytes    `json:"memory_limit" jsonschema_description:"Most memory that the gateway and its worker processes may take together when a version is loaded: one that needs more is refused for now. Default: what the limits of the cgroup and the machine's memory leave."`
 	Workers         int      `json:"workers" jsonschema_description:"Runs of a version at the same time; 0 is one a core."`
 
 	TLS    TLS    `json:"tls" jsonschema_description:"Certificates, read again when they change."`
