@@ -200,6 +200,9 @@ func TestTooLittleMemory(t *testing.T) {
 	if !strings.Contains(p.log(), "a version is loaded although memory may not suffice") {
 		t.Errorf("nothing is said of what serves again:\n%s", p.log())
 	}
+	if ledger, err := os.ReadFile(filepath.Join(w.dir, "data", "ledger.jsonl")); err != nil || strings.Contains(string(ledger), "not_restored") {
+		t.Errorf("what served before wasn't loaded at once: %v\n%s", err, ledger)
+	}
 	if err := publish("2", filepath.Join(w.models(), "text", "2"), "0.9"); err != nil {
 		t.Fatal(err)
 	}
