@@ -148,6 +148,7 @@ func exchange(t *testing.T, addr, raw string) (answers, ok int) {
 			return answers, ok
 		}
 		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
 		answers++
 		if resp.StatusCode == http.StatusOK {
 			ok++

@@ -17,7 +17,7 @@ func FuzzBundle(f *testing.F) {
 		{`{"num_labels": 3, "problem_type": "multi_label_classification"}`, "", "flavors:\n  onnx:\n    data: model.onnx\n    onnx_version: 1.19.0\n"},
 		{`{"id2label": {"0": "a", "2": "b"}}`, "threshold: 1.5", "flavors:\n  onnx:\n    data: ../outside.onnx\n"},
 		{`{"num_labels": -1}`, "threshold: .nan", "flavors:\n  onnx:\n    data: /etc/passwd\n"},
-		{`{"num_labels": 100000000}`, "threshhold: 0.5", "flavors:\n  onnx:\n    data: \"data\"\n"},
+		{`{"num_labels": 100000000}`, "tresholds: 0.5", "flavors:\n  onnx:\n    data: \"data\"\n"},
 		{`{"id2label": {"0": "a", "1": "a"}}`, "video_sampling: hf\nvideo_layout: CTHW\nvideo_rotation: apply", "flavors:\n  python_function: {}\n"},
 		{"", "&a [*a]", "flavors:\n  onnx:\n"},
 		{"null", "a: !!binary x", "\tflavors: onnx"},

@@ -163,7 +163,7 @@ func product(dims []int64) int64 {
 
 // integers reads a field of integers, packed or one of many. all turns false where there are more than are kept.
 func (c *cursor) integers(typ protowire.Type, have []int64, all *bool) ([]int64, error) {
-	sub := c
+	var sub *cursor
 	switch typ {
 	case protowire.VarintType:
 		v, err := c.varint()

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -40,7 +41,7 @@ func FuzzWebhook(f *testing.F) {
 			t.Errorf("a good one is refused: %v", err)
 		}
 		if err != nil {
-			if r := reasonOf(err); !strings.Contains(" headers window signature replay ", " "+r+" ") || models != nil ||
+			if r := reasonOf(err); !slices.Contains([]string{"headers", "window", "signature", "replay"}, r) || models != nil ||
 				len(err.Error()) > 300 || strings.ContainsAny(err.Error(), "\n\r\x1b") || strings.Contains(err.Error(), hookSecret) {
 				t.Errorf("%s, models %q: %q", r, models, err)
 			}
