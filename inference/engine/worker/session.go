@@ -77,7 +77,8 @@ func (s *session) Run(ctx context.Context, inputs []engine.Tensor) ([]engine.Ten
 		return outputs, err
 	}
 	// A fresh worker that dies of its only run can blame nothing that came before.
-	if ctx.Err() == nil && !(d.blamesItsRun() && d.fresh) && rows(inputs) <= 1 {
+	proof := d.fresh && d.blamesItsRun()
+	if ctx.Err() == nil && !proof && rows(inputs) <= 1 {
 		outputs, err = s.beside(ctx, inputs, whole)
 	}
 	switch {
