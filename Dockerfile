@@ -52,6 +52,7 @@ COPY --from=build --chown=65532:65532 /out/data /var/lib/modelgate
 USER 65532:65532
 ENV PATH=/opt/modelgate:$PATH \
     HOME=/var/lib/modelgate \
+    TMPDIR=/var/lib/modelgate \
     MODELGATE_DATA_DIR=/var/lib/modelgate \
     MODELGATE_GRPC_ADDR=0.0.0.0:8001 \
     MODELGATE_HTTP_ADDR=0.0.0.0:8000

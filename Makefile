@@ -26,7 +26,7 @@ demo-stop: ## Ends the servers that `make demo` left running
 	@python3 tools/demo/stop.py
 
 .PHONY: test
-test: tools tokenizers onnxruntime ffmpeg python mlflow2 moto corpus test-python test-onnxgo ## Sets everything up and passes every test
+test: test-tools tokenizers onnxruntime ffmpeg python mlflow2 moto corpus test-python test-onnxgo ## Sets everything up and passes every test
 	@$(PYTHON) -m pytest -q -p no:cacheprovider tools/demo
 	go test -race -timeout 15m ./...
 
@@ -49,13 +49,17 @@ references: ## Makes anew what inference/testdata/pytorch holds: real architectu
 	@.cache/pyclient-torch-venv/bin/python tools/parity/pytorch.py
 
 .PHONY: kills
-kills: build python ## Kills the program 50 times at any moment of a download or swap, 1,200 times at failpoints, and ends it 100 times under load (make test: 12, 30, 2)
+kills: test-tools build python ## Kills the program 50 times at any moment of a download or swap, 1,200 times at failpoints, and ends it 100 times under load (make test: 12, 30, 2)
 	MODELGATE_KILLS=50 go test -race -count 1 -timeout 15m -run 'Kill' ./cmd/modelgate ./modelstore/disk
 	MODELGATE_TERMS=100 go test -count 1 -timeout 30m -v -run 'TerminateUnderLoad' ./cmd/modelgate
 	MODELGATE_KILLS=1000 MODELGATE_FAULTS_PROGRAM=$(CURDIR)/bin/modelgate go test -count 1 -timeout 60m -v -run 'Kill' ./faults
 
+.PHONY: test-large
+test-large: build ## Prepares and serves two versions of the size of XLM-R base (6 GB of disk, 3 GB of memory)
+	MODELGATE_TEST_LARGE=1 go test -count 1 -timeout 30m -v -run 'VersionsAreSmallXLMR' ./cmd/modelgate
+
 .PHONY: faults
-faults: build python ## Breaks registry, disk, graphs, workers and callers under load, at length; writes docs/RELIABILITY.md (make test: a short form)
+faults: test-tools build python ## Breaks registry, disk, graphs, workers and callers under load, at length; writes docs/RELIABILITY.md (make test: a short form)
 	MODELGATE_FAULTS=long MODELGATE_FAULTS_PROGRAM=$(CURDIR)/bin/modelgate MODELGATE_FAULTS_PAGE=$(CURDIR)/docs/RELIABILITY.md \
 		go test -count 1 -timeout 90m -v ./faults
 
@@ -158,9 +162,11 @@ golangci-lint:
 protos:
 	@tools/generate.sh protos
 
-.PHONY: tools
+.PHONY: tools test-tools
 tools:
 	@tools/check-tools.sh
+test-tools:
+	@tools/check-tools.sh tests
 
 .PHONY: clean
 clean: ## Deletes everything that was fetched or built

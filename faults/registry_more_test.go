@@ -58,6 +58,9 @@ func TestElsewhere(t *testing.T) {
 	}{
 		{"./modelstore", "TestRegistryDownForADay", row{group: "registry", fault: "MLflow is down for 24 hours, with a restart at noon",
 			promise: "the version that serves; the next one at the first look afterwards", how: "in virtual time: `modelstore: TestRegistryDownForADay`"}},
+		{"./server", "TestFlood", row{group: "callers", fault: "far more requests than can be computed",
+			promise: "answers as fast as they can be computed; the others are refused at once with RESOURCE_EXHAUSTED and RetryInfo, over REST 429 and Retry-After",
+			how:     "over both ports: `server: TestFlood`; how much is answered then is measured by `make soak`"}},
 		{"./modelstore", "TestBackOffGrowsBeyondAShortInterval", row{group: "disk", fault: "no download can be kept for 10 minutes",
 			promise: "the version that serves; a try a minute", how: "in virtual time: `modelstore: TestBackOffGrowsBeyondAShortInterval`"}},
 	} {

@@ -14,8 +14,8 @@ import (
 const (
 	fewestPairs = 3
 	mostPairs   = 50
-	raceFor     = time.Second      // once there are the fewest
-	raceAtMost  = 30 * time.Second // with what there is by then
+	raceFor     = 300 * time.Millisecond // once there are the fewest
+	raceAtMost  = 30 * time.Second       // with what there is by then
 )
 
 // Compare says whether callers of active would notice that m answers in its place: by labels or a kind that they don't know, or by

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sees that the compilers are there. On Debian as root it installs those that apt has in a version that will do; elsewhere it says what to do.
+# Sees that the compilers are there, and with `check-tools.sh tests` what only tests need. On Debian as root it installs those that apt has in a version that will do; elsewhere it says what to do.
 set -euo pipefail
 
 packages=()
@@ -7,7 +7,7 @@ command -v cc >/dev/null || command -v gcc >/dev/null || packages+=(gcc libc6-de
 command -v c++ >/dev/null || command -v g++ >/dev/null || packages+=(g++)
 command -v git >/dev/null || packages+=(git)
 command -v python3 >/dev/null || packages+=(python3 python3-venv)
-if [ "$(uname -s)" = Linux ]; then command -v strace >/dev/null || packages+=(strace); fi # places failpoints, for tests
+if [ "${1:-}" = tests ] && [ "$(uname -s)" = Linux ]; then command -v strace >/dev/null || packages+=(strace); fi # places failpoints
 
 if [ ${#packages[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the Go module, one after the other, each for FUZZTIME (default 30s). What one finds is written to its testdata/fuzz, from where
+# Runs every fuzz target of the Go modules, one after the other, each for FUZZTIME (default 30s). What one finds is written to its testdata/fuzz, from where
 # `go test` runs it ever after; the others run all the same.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit

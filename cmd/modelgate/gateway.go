@@ -72,12 +72,13 @@ func newGateway(ctx context.Context, c *config.Loaded, s *screen, log *slog.Logg
 		metrics.Observe(e)
 		logEvent(log, e)
 	}
+	memory := newAdmission(int64(c.MemoryLimit), log)
 	g.store = modelstore.New(g.loader(eng, hf.NewPool(), metrics), modelstore.StoreOptions{
 		KeepPrevious: time.Duration(c.KeepPrevious), DrainTimeout: time.Duration(c.DrainTimeout), Observe: observe,
 		Permanent: func(err error) bool { return errors.Is(permanent(err), modelstore.ErrPermanent) },
-		Admit:     newAdmission(int64(c.MemoryLimit), log).admit,
+		Admit:     memory.admit,
 	})
-	prepare, err := openPreparer(ctx, c, cache, log)
+	prepare, err := openPreparer(ctx, c, cache, memory, log)
 	if err != nil {
 		return g, err
 	}

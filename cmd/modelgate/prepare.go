@@ -38,6 +38,7 @@ const (
 type preparer struct {
 	config  *config.Loaded
 	cache   *disk.Cache
+	memory  *admission
 	workers *worker.Engine
 	timeout time.Duration // of a child: for the load, and as much for all else
 	machine string        // what the prepared form of a graph depends on, besides the graph
@@ -45,7 +46,7 @@ type preparer struct {
 }
 
 // openPreparer is nil where preparing is switched off, or there are no child processes for it.
-func openPreparer(ctx context.Context, c *config.Loaded, cache *disk.Cache, log *slog.Logger) (*preparer, error) {
+func openPreparer(ctx context.Context, c *config.Loaded, cache *disk.Cache, memory *admission, log *slog.Logger) (*preparer, error) {
 	if c.Prepare == "off" || c.WorkerProgram != "" { // the form would be another engine's
 		return nil, nil
 	}
@@ -61,7 +62,7 @@ func openPreparer(ctx context.Context, c *config.Loaded, cache *disk.Cache, log 
 	if err != nil {
 		return nil, fmt.Errorf("prepare (prepare, MODELGATE_PREPARE or --prepare): %w", err)
 	}
-	return &preparer{config: c, cache: cache, workers: workers, machine: machine, log: log, timeout: 2 * time.Duration(c.LoadTimeout)}, nil
+	return &preparer{config: c, cache: cache, memory: memory, workers: workers, machine: machine, log: log, timeout: 2 * time.Duration(c.LoadTimeout)}, nil
 }
 
 // orNothing is what the updater calls.
@@ -167,7 +168,13 @@ func (p *preparer) make(ctx context.Context, b modelstore.Bundle, dir string, o 
 	if err != nil {
 		return err
 	}
+	// The child takes the memory that the version would. Nothing leaves for it: a standby goes only for the load itself.
+	done, err := p.memory.admit(modelstore.Admission{Bundle: b})
+	if err != nil {
+		return fmt.Errorf("rehearse it: %w", err)
+	}
 	r, err := p.rehearse(ctx, b, into, size, o)
+	done()
 	if err != nil {
 		return err
 	}

@@ -199,7 +199,7 @@ func newLab(t *testing.T, dir string, limit time.Duration) lab {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Release() })
-	return lab{&preparer{config: c, cache: cache, workers: workers, machine: machine, log: log, timeout: limit}, b}
+	return lab{&preparer{config: c, cache: cache, memory: newAdmission(0, log), workers: workers, machine: machine, log: log, timeout: limit}, b}
 }
 
 // bundleOf is a folder with a small text model, after edit.
