@@ -21,7 +21,7 @@ func names(of ...string) map[string]bool {
 	return m
 }
 
-// standard says whether op is the operator of that name in ai.onnx, and not a function of the file that has its name.
+// standard says whether op is surely the operator of that name in ai.onnx: a function of the file that has its name leaves doubt.
 func (p *parser) standard(op Op, in map[string]bool) bool {
 	return op.Domain == "" && in[op.Type] && p.functions[op] == nil
 }
@@ -55,9 +55,10 @@ func describe(n *node) string {
 	return fmt.Sprintf("the %s that gives %q", n.Type, name)
 }
 
-// divides says whether n divides integers by what might be 0 or -1. Where a type isn't known it might be an integer.
+// divides says whether n divides integers by what might be 0 or -1. Where a type isn't known it might be an integer. A function of
+// the file that has the operator's name changes nothing: the runtime uses its own operator.
 func (p *parser) divides(g *graph, n *node) bool {
-	if n.Domain != "" || n.Type != "Div" && n.Type != "Mod" || p.functions[n.Op] != nil || len(n.in) != 2 || len(n.out) != 1 {
+	if n.Domain != "" || n.Type != "Div" && n.Type != "Mod" || len(n.in) != 2 || len(n.out) != 1 {
 		return false // one that isn't what it should be isn't loaded
 	}
 	for _, name := range []string{n.in[0], n.in[1], n.out[0]} {

@@ -30,6 +30,8 @@ type node struct {
 	axis    int64
 	to      ElemType
 	value   *constant
+	hasAxis bool
+	hasTo   bool
 }
 
 // A constant is a tensor that is part of the file.

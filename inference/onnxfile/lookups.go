@@ -17,6 +17,10 @@ func (p *parser) findLookups() {
 // shaping are operators of ai.onnx that give the ids of their first input in another form.
 var shaping = names("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
+// shapes says whether n is one of those. The runtime uses its own operator even where a function of the file has its name, here and
+// with what looks up.
+func shapes(n *node, those map[string]bool) bool { return n.Domain == "" && those[n.Type] }
+
 // rows is the least number of rows of a table that the main graph looks up with the ids of input; 0: it has no such table.
 func (p *parser) rows(input string) (least int64) {
 	ids := map[string]bool{input: true}
@@ -24,7 +28,7 @@ func (p *parser) rows(input string) (least int64) {
 		if len(n.in) == 0 || len(n.out) == 0 {
 			continue
 		}
-		if ids[n.in[0]] && p.standard(n.Op, shaping) {
+		if ids[n.in[0]] && shapes(n, shaping) {
 			ids[n.out[0]] = true
 		}
 		for _, r := range p.lookups(n, ids) {
@@ -45,11 +49,10 @@ func (p *parser) lookups(n *node, ids map[string]bool) (rows []int64) {
 			}
 		}
 	}
-	switch {
-	case p.functions[n.Op] != nil:
-	case n.Op == Op{"", "Gather"}:
+	switch n.Op {
+	case Op{"", "Gather"}:
 		look(0, 1, n.axis)
-	case n.Op == Op{"com.microsoft", "EmbedLayerNormalization"}: // words, kinds and places in one
+	case Op{"com.microsoft", "EmbedLayerNormalization"}: // words, kinds and places in one
 		look(2, 0, 0)
 		look(4, 1, 0)
 		look(3, 8, 0)
@@ -64,7 +67,7 @@ func (p *parser) length(name string, axis int64) int64 {
 		switch c := s.init; {
 		case c != nil && axis >= 0 && axis < int64(len(c.dims)):
 			return c.dims[axis]
-		case s.node == nil || len(s.node.in) == 0 || !p.standard(s.node.Op, converting):
+		case s.node == nil || len(s.node.in) == 0 || !shapes(s.node, converting):
 			return 0
 		}
 		name = s.node.in[0]

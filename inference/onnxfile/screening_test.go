@@ -51,6 +51,33 @@ func TestDivisions(t *testing.T) {
 		"a node's numbers": {dividing(enginetest.Int64, func(g *enginetest.Graph) {
 			g.Node("Constant", nil, []string{"d"}, enginetest.IntsAttr("value_ints", 3, -1))
 		}), true},
+		"a node's number, and a tensor of another name": {dividing(enginetest.Int64, func(g *enginetest.Graph) {
+			g.Node("Constant", nil, []string{"d"}, enginetest.IntAttr("value_int", 0), enginetest.TensorAttr("__x", ints([]int64{5})))
+		}), true},
+		"a node's tensor, twice in an attribute": {dividing(enginetest.Int64, func(g *enginetest.Graph) {
+			g.Node("Constant", nil, []string{"d"}, enginetest.TensorAttr("value", ints([]int64{0})).Both(enginetest.TensorAttr("value", ints([]int64{5}))))
+		}), true},
+		"a node's tensor, in two attributes": {dividing(enginetest.Int64, func(g *enginetest.Graph) {
+			g.Node("Constant", nil, []string{"d"}, enginetest.TensorAttr("value", ints([]int64{0})), enginetest.TensorAttr("value", ints([]int64{5})))
+		}), true},
+		"a type that is named twice": {enginetest.NewGraph().Input("f", enginetest.Float, "n").
+			Node("Cast", []string{"f"}, []string{"d"}, enginetest.IntAttr("to", enginetest.Int64), enginetest.IntAttr("to", enginetest.Float)).
+			Node("Div", []string{"d", "d"}, []string{"y"}), true},
+		"a type that the caller of a function says": {enginetest.NewGraph().Input("f", enginetest.Float, "n").
+			DomainNode("own", "Half", []string{"f"}, []string{"y"}, enginetest.IntAttr("T", enginetest.Int64)).
+			Function("own", "Half", []string{"a"}, []string{"b"}, []string{"T"}, enginetest.NewGraph().
+				Node("Cast", []string{"a"}, []string{"c"}, enginetest.IntAttr("to", enginetest.Float).Refers("T")).
+				Node("Div", []string{"c", "c"}, []string{"b"})), true},
+		"floats in a function": {enginetest.NewGraph().Input("f", enginetest.Float, "n").
+			DomainNode("own", "Half", []string{"f"}, []string{"y"}).
+			Function("own", "Half", []string{"a"}, []string{"b"}, nil, enginetest.NewGraph().
+				Node("Cast", []string{"a"}, []string{"c"}, enginetest.IntAttr("to", enginetest.Float)).
+				Node("Div", []string{"c", "c"}, []string{"b"})), false},
+		"under a function of the operator's name": {dividing(enginetest.Int64, divisorOf(0)).
+			Function("", "Div", []string{"a", "b"}, []string{"c"}, nil, enginetest.NewGraph().Node("Add", []string{"a", "b"}, []string{"c"})), true},
+		"a graph in two parts": {enginetest.NewGraph().Input("x", enginetest.Int64, "n").Input("if", enginetest.Bool).Init("d", ints([]int64{5})).
+			Node("If", []string{"if"}, []string{"y"}, enginetest.GraphAttr("then_branch", enginetest.NewGraph().Init("d", ints([]int64{0}))).
+				Both(enginetest.GraphAttr("then_branch", enginetest.NewGraph().Node("Div", []string{"x", "d"}, []string{"q"})))), true},
 		"a constant, cast": {dividing(enginetest.Int32, func(g *enginetest.Graph) {
 			g.Init("c", ints([]int64{3})).Node("Cast", []string{"c"}, []string{"d"}, enginetest.IntAttr("to", enginetest.Int32))
 		}), false},
@@ -125,6 +152,9 @@ func TestRows(t *testing.T) {
 		"ids that are others now": {graph().Node("Add", look("ids", "ids"), look("i")).Node("Gather", look("t", "i"), look("y")), 0},
 		"a table that is converted": {graph().Node("Cast", look("t"), look("h"), enginetest.IntAttr("to", 10)).
 			Node("Gather", look("h", "ids"), look("y")), 9},
+		"under functions of the operators' names": {graph().Node("Identity", look("ids"), look("i")).Node("Gather", look("t", "i"), look("y")).
+			Function("", "Identity", look("a"), look("b"), nil, enginetest.NewGraph().Node("Neg", look("a"), look("b"))).
+			Function("", "Gather", look("a", "b"), look("c"), nil, enginetest.NewGraph().Node("Add", look("a", "b"), look("c"))), 9},
 		"a table that is computed": {graph().Node("Add", look("t", "u"), look("h")).Node("Gather", look("h", "ids"), look("y")), 0},
 		"ONNX Runtime's own": {graph().Input("kinds", enginetest.Int64, "n", "l").
 			DomainNode("com.microsoft", "EmbedLayerNormalization", look("ids", "kinds", "t", "u", "u"), look("y", "m")), 9},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -23,6 +24,7 @@ const (
 // A Graph is an ONNX graph under construction. Its methods return it, so that calls chain.
 type Graph struct {
 	nodes, inits, inputs, outputs, between [][]byte
+	functions                              [][]byte
 	weights                                []weight
 	domains                                map[string]int64
 }
@@ -115,7 +117,29 @@ func (g *Graph) graphProto() []byte {
 }
 
 // Bytes is the ONNX file.
-func (g *Graph) Bytes() []byte { return message(g.modelHead(), 7, g.graphProto()) }
+func (g *Graph) Bytes() []byte {
+	b := message(g.modelHead(), 7, g.graphProto())
+	for _, f := range g.functions {
+		b = message(b, 25, f)
+	}
+	return b
+}
+
+// Function defines a function of the file that gives out of in with body's nodes. attrs are the names of its attributes.
+func (g *Graph) Function(domain, name string, in, out, attrs []string, body *Graph) *Graph {
+	b := str(nil, 1, name)
+	for i, names := range [][]string{in, out, attrs} {
+		for _, s := range names {
+			b = str(b, protowire.Number(4+i), s)
+		}
+	}
+	for _, n := range body.nodes {
+		b = message(b, 7, n)
+	}
+	b = message(b, 9, varint(str(nil, 1, ""), 2, uint64(g.domains[""])))
+	g.functions = append(g.functions, str(b, 10, domain))
+	return g
+}
 
 // modelHead is what comes before the graph.
 func (g *Graph) modelHead() []byte {
@@ -184,6 +208,12 @@ func TensorAttr(name string, t Tensor) Attr { return Attr{message(attr(name, 4),
 
 // GraphAttr is an attribute that holds a graph, such as a Loop's body.
 func GraphAttr(name string, g *Graph) Attr { return Attr{message(attr(name, 5), 6, g.graphProto())} }
+
+// Both is an attribute with the fields of both, those of b last.
+func (a Attr) Both(b Attr) Attr { return Attr{slices.Concat(a.b, b.b)} }
+
+// Refers has an attribute refer to one of its function's.
+func (a Attr) Refers(to string) Attr { return Attr{str(slices.Clone(a.b), 21, to)} }
 
 // A Tensor is a weight or a constant: of Data's type, or kept in a side file where External names one.
 type Tensor struct {
