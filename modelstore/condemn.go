@@ -2,7 +2,9 @@ package modelstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 )
 
 const (
@@ -18,10 +20,21 @@ const (
 func (u *Updater) Condemn(v Version, why string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if m := u.models[v.Model]; m != nil && !u.ended {
-		u.enqueueLocked(m, true, func(ctx context.Context, m *model) error { return u.condemn(ctx, m, v, why) })
+	m := u.models[v.Model]
+	// Each further input that does harm says the same again: it must not interrupt what brings the cure.
+	if m == nil || u.ended || v.Same(m.condemned) && time.Now().Before(m.condemnAgain) {
+		return
 	}
+	m.condemned, m.condemnAgain = v, time.Now().Add(condemnGap)
+	u.enqueueLocked(m, true, func(ctx context.Context, m *model) error { return u.condemn(ctx, m, v, why) })
 }
+
+// condemnGap is how long what is said against a version isn't heard again: most of all where there is nothing to go back to.
+// What stood in the way of going back may be gone sooner.
+const (
+	condemnGap      = 10 * time.Minute
+	condemnRetryGap = time.Minute
+)
 
 // condemn is on the model's goroutine. Its error has been told.
 func (u *Updater) condemn(ctx context.Context, m *model, v Version, why string) error {
@@ -43,7 +56,8 @@ func (u *Updater) condemn(ctx context.Context, m *model, v Version, why string) 
 			return nil
 		}
 	}
-	if to := m.saved.Previous; !to.IsZero() && !to.Same(v) && m.saved.quarantined(to) == nil {
+	// Where the exchange failed for another reason, as on a full disk, so would this; and it would close the standby first.
+	if to := m.saved.Previous; (failed == nil || errors.Is(failed, ErrNoPrevious)) && !to.IsZero() && !to.Same(v) && m.saved.quarantined(to) == nil {
 		if failed = u.returnTo(ctx, m, to, v, d, also); failed == nil {
 			return nil
 		}
@@ -52,6 +66,9 @@ func (u *Updater) condemn(ctx context.Context, m *model, v Version, why string) 
 		return ctx.Err()
 	}
 	if failed != nil { // it may do the next time
+		u.mu.Lock()
+		m.condemnAgain = time.Now().Add(condemnRetryGap)
+		u.mu.Unlock()
 		u.noteOnce(m, v, Entry{Candidate: v, Active: v, Outcome: Failed, Code: codeLastGood, Actor: actorSupervisor,
 			Reason: fmt.Sprintf("%v goes on serving, since the version before can't: %s; %v", v, why, failed)})
 		return failed

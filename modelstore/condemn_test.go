@@ -97,6 +97,7 @@ func TestVersionBeforeThatCantServe(t *testing.T) {
 		g.condemn(0)
 		g.wantServing("2/")
 		g.lab.fail(nil, nil)
+		time.Sleep(2 * time.Minute) // each input that does harm says it again, but isn't heard each time
 		g.condemn(0)
 		g.wantServing("1/2")
 		g.wantHistory("1 swapped first_version policy", "2 swapped improved policy", "2 failed last_good_version supervisor",
@@ -149,5 +150,38 @@ func TestCondemnInterruptsADownload(t *testing.T) {
 		g.wantServing("2/")
 		g.condemn(0)
 		g.wantServing("1/2")
+	})
+}
+
+// A version that does harm, and stays since there is nothing to go back to, is replaced by the next one however often it does harm meanwhile.
+func TestHarmDoesntHinderTheCure(t *testing.T) {
+	bubble(t, func(t *testing.T, r *registry) {
+		g := newGateway(t, r, threshold)
+		r.publish(1, 0.80)
+		g.refresh()
+		g.condemn(0)
+		harmful := g.status().Active
+		r.set(func(r *registry) {
+			r.fetch = func(ctx context.Context, _ modelstore.Version, _ string) error {
+				select {
+				case <-time.After(10 * time.Second):
+				case <-ctx.Done():
+				}
+				return ctx.Err()
+			}
+		})
+		r.publish(2, 0.90)
+		asked := r.asked()
+		for range 12 * 60 {
+			time.Sleep(5 * time.Second)
+			g.u.Condemn(harmful, "another input ended its process")
+		}
+		synctest.Wait()
+		if active := g.status().Active; active.Number != 2 {
+			t.Errorf("%v serves after an hour", active)
+		}
+		if n := r.asked() - asked; n > 30 {
+			t.Errorf("the registry was asked %d times in an hour", n)
+		}
 	})
 }

@@ -120,20 +120,18 @@ func (u *Updater) fetchAndSwap(ctx context.Context, m *model, v Version, how bri
 	if err != nil {
 		return "", err
 	}
-	if how.recheck {
-		now, err := u.src.Latest(ctx, m.Name)
-		if err == nil && !now.Same(v) {
-			err = fmt.Errorf("%w: from %v to %v", errPointerMoved, v, now)
-		}
-		if err != nil {
-			b.Release()
-			return "", fmt.Errorf("look at the registry again before the swap to %v: %w", v, err)
-		}
+	if err := u.stillNamed(ctx, m, v, how.recheck); err != nil {
+		b.Release()
+		return "", err
 	}
 	b.Anyway = how.actor != actorPolicy || how.decision.Action == Return
 	if b, err = u.prepare(ctx, m, b, t); err != nil {
 		b.Release()
 		return "", fmt.Errorf("prepare %v: %w", v, err)
+	}
+	if err := u.stillNamed(ctx, m, v, how.recheck && u.o.Prepare != nil); err != nil { // a rehearsal may take minutes
+		b.Release()
+		return "", err
 	}
 	u.update(m, "candidate", func(p *progress) { p.phase = PhaseLoad })
 	st, err := u.slots.Swap(ctx, b, func() error {
@@ -143,6 +141,42 @@ func (u *Updater) fetchAndSwap(ctx context.Context, m *model, v Version, how bri
 		t[p] = d
 	}
 	return b.Version.Digest, err
+}
+
+// stillNamed looks at the registry again, if it is asked to: the pointer may have moved meanwhile.
+func (u *Updater) stillNamed(ctx context.Context, m *model, v Version, look bool) error {
+	if !look {
+		return nil
+	}
+	now, err := u.src.Latest(ctx, m.Name)
+	if err == nil && !now.Same(v) {
+		err = fmt.Errorf("%w: from %v to %v", errPointerMoved, v, now)
+	}
+	if err != nil {
+		return fmt.Errorf("look at the registry again before the swap to %v: %w", v, err)
+	}
+	return nil
+}
+
+// prepareLater has that made of the active version which wasn't there when it was restored: the next load is a fast one.
+func (u *Updater) prepareLater(ctx context.Context, m *model) {
+	if !m.unprepared || ctx.Err() != nil {
+		return
+	}
+	active, _ := u.slots.Serving(m.Name)
+	b, ok, err := u.cache.Lookup(ctx, active)
+	if err != nil || !ok {
+		return
+	}
+	prepared, err := u.o.Prepare(ctx, b)
+	if err == nil {
+		b = prepared
+	}
+	b.Release()
+	m.unprepared = err != nil && ctx.Err() != nil // an order came between
+	if err != nil && ctx.Err() == nil {
+		u.o.Logger.Warn("what serves can't be prepared for its next load", "version", active.String(), "error", err)
+	}
 }
 
 // prepare makes what loads fast of b. On an error b is what it was.

@@ -64,7 +64,7 @@ func (u *Updater) restoreVersion(ctx context.Context, m *model, v Version) error
 	if !ok {
 		return fmt.Errorf("%v is not in the cache, or was damaged there", v)
 	}
-	b.Version, b.Anyway = v, true
+	b.Version, b.Anyway, b.Restored = v, true, true
 	t := Timings{}
 	if b, err = u.prepare(ctx, m, b, t); errors.Is(err, ErrPermanent) || ctx.Err() != nil {
 		b.Release()
@@ -73,6 +73,7 @@ func (u *Updater) restoreVersion(ctx context.Context, m *model, v Version) error
 	if err != nil { // it served before: that it takes longer to load is better than that nothing serves
 		u.o.Logger.Warn("a version that served before the restart can't be prepared; it is loaded as it is", "version", v.String(), "error", err)
 	}
+	m.unprepared = u.o.Prepare != nil && b.Prepared == ""
 	u.update(m, "candidate", func(p *progress) { p.phase = PhaseLoad })
 	st, err := u.slots.Swap(ctx, b, func() error {
 		if v.Same(m.saved.Active) {

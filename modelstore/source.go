@@ -70,6 +70,8 @@ type Bundle struct {
 	Release  func() // called once, when nothing uses Dir any more; never nil
 	// Anyway says that the version is to serve however it compares with the one that serves: the operator asked for it, or it served before.
 	Anyway bool
+	// Restored says that it served here before a restart, and that nothing serves before it is loaded: what takes long can wait.
+	Restored bool
 }
 
 // String is for people.

@@ -100,6 +100,9 @@ type model struct {
 	interrupt context.CancelFunc // guarded by Updater.mu: ends the pass in progress; nil if none is
 	progress  progress           // guarded by Updater.mu: what Status tells
 
+	condemned    Version   // guarded by Updater.mu: what Condemn was told of last
+	condemnAgain time.Time // guarded by Updater.mu: when it may be told of that again
+
 	// The fields below belong to the model's goroutine.
 
 	saved    Saved
@@ -107,6 +110,8 @@ type model struct {
 	givenUp  Version           // was lost from the cache, and the registry can't give it back
 	noted    map[string]string // by candidate: what the ledger was told last, so that it isn't told again each pass
 	failures int               // in a row
+
+	unprepared bool // what was restored was loaded as it is
 	leave    time.Duration     // how long the registry wants to be left alone, from the newest pass on
 	asked    bool              // the registry answered in the newest pass
 
@@ -239,6 +244,7 @@ func (u *Updater) interruptiblePass(ctx context.Context, m *model) (due bool) {
 	u.mu.Unlock()
 
 	err := u.pass(ctx, m)
+	u.prepareLater(ctx, m)
 
 	u.mu.Lock()
 	m.interrupt = nil

@@ -136,6 +136,8 @@ type gateway struct {
 	src   modelstore.Source
 
 	full  atomic.Bool // the disk takes no state
+	// prepare, if set before a start, is the updater's.
+	prepare func(ctx context.Context, b modelstore.Bundle) (modelstore.Bundle, error)
 	lab   *lab
 	store *modelstore.Store[*weights]
 	u     *modelstore.Updater
@@ -170,7 +172,7 @@ func (g *gateway) start() {
 	}
 	g.store = modelstore.New(g.lab.load, modelstore.StoreOptions{KeepPrevious: 10 * time.Minute})
 	g.u = modelstore.NewUpdater(g.src, g.store, cache, fullDisk{data, &g.full}, modelstore.UpdaterOptions{
-		Models: []modelstore.ModelConfig{{Name: "text", Registered: "text_classification_model", Rules: g.rules}}})
+		Prepare: g.prepare, Models: []modelstore.ModelConfig{{Name: "text", Registered: "text_classification_model", Rules: g.rules}}})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- g.u.Run(ctx) }()
@@ -697,5 +699,47 @@ func TestRegistryDownForADay(t *testing.T) {
 		time.Sleep(45 * time.Minute)
 		synctest.Wait()
 		g.wantServing("2/") // the standby has expired
+	})
+}
+
+// A rehearsal may take minutes: a version that was withdrawn meanwhile isn't swapped in.
+func TestPointerThatMovesWhileAVersionIsPrepared(t *testing.T) {
+	bubble(t, func(t *testing.T, r *registry) {
+		g := newGateway(t, r, threshold)
+		r.publish(1, 0.76)
+		g.refresh()
+		g.stop()
+		g.prepare = func(_ context.Context, b modelstore.Bundle) (modelstore.Bundle, error) {
+			if b.Version.Number == 2 {
+				r.set(func(r *registry) { r.pointer = 1 })
+			}
+			return b, nil
+		}
+		g.start()
+		r.publish(2, 0.80)
+		g.refresh()
+		g.wantServing("1/")
+	})
+}
+
+// What served before a restart doesn't wait for its prepared form, which is made once it serves.
+func TestRestoredVersionIsPreparedLater(t *testing.T) {
+	bubble(t, func(t *testing.T, r *registry) {
+		g := newGateway(t, r, threshold)
+		r.publish(1, 0.76)
+		g.refresh()
+		g.stop()
+		var asked []string
+		g.prepare = func(_ context.Context, b modelstore.Bundle) (modelstore.Bundle, error) {
+			asked = append(asked, fmt.Sprintf("restored %v, served by %q", b.Restored, serving(g.store, "text")))
+			return b, nil
+		}
+		g.start()
+		g.wantServing("1/")
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if diff := cmp.Diff([]string{`restored true, served by "/"`, `restored false, served by "1/"`}, asked); diff != "" {
+			t.Errorf("prepared (-want +got):\n%s", diff)
+		}
 	})
 }

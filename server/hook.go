@@ -16,7 +16,7 @@ import (
 type Hook struct {
 	Path string // such as "/hooks/mlflow"
 	Most int64  // bytes of a delivery
-	// Accept says which models a delivery concerns; none means that it may be any. An error refuses the delivery; if it has a method
+	// Accept says which models a delivery concerns; nil means that it may be any. An error refuses the delivery; if it has a method
 	// Reason() string, that is one of a few words, for metrics. It may be called by several goroutines at once.
 	Accept func(h http.Header, body []byte) (models []string, err error)
 }
@@ -73,7 +73,7 @@ func (s *Server) deliver(k *Hook, w http.ResponseWriter, r *http.Request) (resul
 		refuse(w, http.StatusUnauthorized, codes.Unauthenticated, "DELIVERY_REFUSED", "the delivery is refused: signature, time or id; the server's log says which")
 		return result, nil, err
 	}
-	if len(models) == 0 {
+	if models == nil {
 		s.updater.WakeAll()
 	}
 	for _, m := range models {

@@ -95,7 +95,7 @@ func (g *gateway) serves(version string) {
 
 func TestHookWakesTheUpdater(t *testing.T) {
 	g := start(t, withHook)
-	for i, name := range []string{"tweets", "somebody-elses"} { // what names no model of ours may concern any
+	for i, name := range []string{"tweets", ""} { // what names no model may concern any
 		number := i + 2
 		g.publish(text(number, 0.8+float64(number)/100))
 		a := g.call(http.MethodPost, "/hooks/mlflow", event(name), sign(fmt.Sprint("id-", i), event(name)))
@@ -118,6 +118,9 @@ func TestHookOfAnotherModel(t *testing.T) {
 		s, err := g.updater.Status("video")
 		must(t, err)
 		return s.LastCheck
+	}
+	if a := g.call(http.MethodPost, "/hooks/mlflow", event("somebody-elses"), sign("none", event("somebody-elses"))); a.code != http.StatusNoContent {
+		t.Fatalf("%d %s", a.code, a.raw)
 	}
 	for _, id := range []string{"first", "second"} { // a second lies between, in which text would have been looked at too
 		began := video()

@@ -202,18 +202,15 @@ func (d *demo) show(ctx context.Context) error {
 		return err
 	}
 	step("%d requests a second for %d seconds, and version 2 is published meanwhile", d.rate, d.seconds)
-	loading, stopLoad := context.WithTimeout(ctx, time.Duration(d.seconds)*time.Second)
+	loading, stopLoad := context.WithCancel(ctx)
 	defer stopLoad()
+	third := time.Duration(d.seconds) * time.Second / 3
+	began := time.Now()
 	samples := make(chan []sample, 1)
 	go func() {
 		samples <- load(loading, modelgatev1.NewPredictionServiceClient(d.conn), demoTexts(), d.rate)
 	}()
-	calm := time.NewTimer(time.Duration(d.seconds) * time.Second / 3)
-	defer calm.Stop()
-	select {
-	case <-calm.C:
-	case <-ctx.Done():
-	}
+	until(ctx, began.Add(third))
 	published := time.Now()
 	second, err := d.swapTo(ctx, "2")
 	if err != nil {
@@ -223,7 +220,21 @@ func (d *demo) show(ctx context.Context) error {
 	}
 	swapped := time.Now()
 	step("swapped: %s", second.Last.Reason)
+	// A busy machine may take longer for the swap than all of it was to take.
+	until(ctx, began.Add(3*third))
+	until(ctx, swapped.Add(third))
+	stopLoad()
 	return d.result(first, second, <-samples, published, swapped)
+}
+
+// until waits for a moment, or until ctx ends.
+func until(ctx context.Context, moment time.Time) {
+	t := time.NewTimer(time.Until(moment))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 func (d *demo) swapTo(ctx context.Context, version string) (modelstore.Status, error) {
@@ -286,7 +297,7 @@ func (d *demo) result(first, second modelstore.Status, samples []sample, publish
 	case all.failed > 0:
 		return fmt.Errorf("%d of %d requests failed, the first with: %w", all.failed, all.sent, all.firstError)
 	case byVersion("1") == 0 || byVersion("2") == 0:
-		return errors.New("not both versions answered: --seconds is too short for this machine")
+		return errors.New("not both versions answered: --seconds is too short")
 	}
 	return nil
 }

@@ -147,13 +147,24 @@ func (p *preparer) prepare(ctx context.Context, b modelstore.Bundle) (modelstore
 	if err != nil {
 		return b, err
 	}
-	prepared, err := p.cache.Prepare(ctx, b, key, func(ctx context.Context, dir string) error { return p.make(ctx, b, dir, options) })
+	prepared, err := p.cache.Prepare(ctx, b, key, func(ctx context.Context, dir string) error {
+		if b.Restored { // it was rehearsed before it served
+			return errNotYet
+		}
+		return p.make(ctx, b, dir, options)
+	})
+	if errors.Is(err, errNotYet) {
+		return b, nil
+	}
 	if errors.Is(err, errNotKept) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS) {
 		p.log.Warn("a version is loaded from what its publisher published, which takes longer and more memory", "version", b.Version.String(), "reason", err)
 		return b, nil
 	}
 	return prepared, err
 }
+
+// errNotYet says that a version that is restored isn't made to wait for its prepared form.
+var errNotYet = errors.New("it isn't prepared here")
 
 // errNotKept says that a version was rehearsed, and that what came of it isn't kept.
 var errNotKept = errors.New("its prepared form isn't kept")

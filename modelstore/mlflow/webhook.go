@@ -79,7 +79,7 @@ func NewWebhook(secrets []string, models map[string]string) (*Webhook, error) {
 	return w, nil
 }
 
-// Accept says which of the served models a delivery concerns; none means that it names none of them. An error is a *DeliveryError: the delivery
+// Accept says which of the served models a delivery concerns; nil means that it may be any, an empty list that it is about models of others. An error is a *DeliveryError: the delivery
 // isn't MLflow's, is out of its time, or was here before. An accepted one is remembered for as long as its time would be accepted again.
 func (w *Webhook) Accept(h http.Header, body []byte) (models []string, err error) {
 	id, timestamp, signature, err := deliveryHeaders(h)
@@ -147,8 +147,9 @@ func (w *Webhook) concerned(body []byte) []string {
 			Name string `json:"name"`
 		} `json:"data"`
 	}
-	if err := json.Unmarshal(body, &event); err != nil {
+	if err := json.Unmarshal(body, &event); err != nil || event.Data.Name == "" {
 		return nil
 	}
-	return slices.Clone(w.served[event.Data.Name])
+	// A server's webhooks tell of all of its models: those of others are nothing to us, which isn't nil.
+	return append([]string{}, w.served[event.Data.Name]...)
 }
