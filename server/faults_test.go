@@ -163,10 +163,10 @@ func refused(resp *pb.PredictResponse, code codes.Code) error {
 	return nil
 }
 
-// A full queue is said as such, and is worth another try.
+// A full queue is said as such, and is worth another try. It refuses no item of a batch that was admitted.
 func TestQueueFull(t *testing.T) {
 	g := start(t, func(c *config) { c.workers, c.maxQueue = 1, 1 })
-	running, release := make(chan struct{}, 10), make(chan struct{})
+	running, release := make(chan struct{}, 100), make(chan struct{})
 	g.engine.hook(func(context.Context) error {
 		running <- struct{}{}
 		<-release
@@ -185,7 +185,7 @@ func TestQueueFull(t *testing.T) {
 		answer <- resp
 	}()
 	<-running
-	// One is computed and one waits at the most: of twenty, some are refused before the first ends, however they are scheduled.
+	// One is computed and one waits at the most: who comes beside the batch is refused before the first ends, however they are scheduled.
 	var err error
 	for err == nil || status.Code(err) == codes.DeadlineExceeded {
 		ctx, cancel := context.WithTimeout(t.Context(), 1e7)
@@ -194,15 +194,9 @@ func TestQueueFull(t *testing.T) {
 	}
 	checkStatus(t, err, codes.ResourceExhausted, "too many requests are waiting", "QUEUE_FULL")
 	close(release)
-	full := 0
-	for _, item := range (<-answer).GetResponses() {
-		if codes.Code(item.GetError().GetCode()) == codes.ResourceExhausted {
-			full++
-		} else if item.GetPrediction() == nil {
-			t.Errorf("%v", item)
+	for _, item := range (<-answer).GetResponses() { // the batch's other items wait outside
+		if item.GetPrediction() == nil {
+			t.Errorf("an item of a batch: %v", item)
 		}
-	}
-	if full == 0 || full == 20 {
-		t.Errorf("%d of 20 were refused", full)
 	}
 }

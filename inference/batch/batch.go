@@ -21,7 +21,7 @@ var (
 type Options[In any] struct {
 	Workers  int // runs at the same time; 0 means one a core
 	MaxBatch int // requests in one run; 0 means 8
-	MaxQueue int // requests that wait; 0 means 1024. Memory is their limit; MaxWait is that of time
+	MaxQueue int // requests that hold a place; 0 means 1024. Memory is their limit; MaxWait is that of time
 	// MaxWait is how long a request of a burst may be expected to wait; 0 means a quarter of a second, or 32 times what one takes. Where
 	// requests come faster than they can be run, only so many wait as keep the workers busy (see room).
 	MaxWait time.Duration

@@ -4,5 +4,12 @@ package batch
 func (b *Batcher[In, Out]) Waiting() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.room.requestsLocked()
+	return b.room.insideLocked() + len(b.room.outside)
+}
+
+// Inside is how many of them hold a place.
+func (b *Batcher[In, Out]) Inside() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.room.insideLocked()
 }

@@ -13,8 +13,8 @@ type Place[In, Out any] struct {
 }
 
 // Enter takes a place for a request that is still to be made, so that one that is refused costs nothing. It fails as Do does. A
-// patient one is refused only where MaxQueue wait or its deadline can't be met: else it waits outside for as long as there is much
-// to do. So what one caller sends at once, as a batch, isn't refused because of itself, and leaves room for others.
+// patient one is refused only where its deadline can't be met or very many wait outside already, as it does, without a place, for as
+// long as there is much to do or MaxQueue places are held. So what one caller sends at once, as a batch, isn't refused because of itself, and leaves room for others.
 // The caller must call Leave.
 func (b *Batcher[In, Out]) Enter(ctx context.Context, patient bool) (*Place[In, Out], error) {
 	if err := ctx.Err(); err != nil {

@@ -33,7 +33,7 @@ func (e *FullError) Is(target error) bool { return target == ErrFull }
 // many there are, and take no room from others in one.
 type room struct {
 	workers int
-	most    int           // requests
+	most    int           // requests inside, since each may hold tensors
 	burst   time.Duration // longest wait for one of a burst; 0: see burstLocked
 
 	unsized int          // requests that are being made
@@ -75,8 +75,18 @@ func (r *room) queueLocked() time.Duration {
 	return min(max(leastQueue, r.any.run()), r.burstLocked())
 }
 
-// waitLocked is how long a request will wait that comes now; 0 as long as no run has shown how long it takes.
+// leastOutside is how many may wait outside at least. They hold no tensors, and whole batches of several callers come at once.
+const leastOutside = 1024
+
+// mostOutside is how many may wait outside.
+func (r *room) mostOutside() int { return max(leastOutside, 4*r.most) }
+
+// waitLocked is how long a request will wait that comes now; 0 as long as no run has shown how long it takes, and where a worker with
+// nothing to do is left for it.
 func (r *room) waitLocked() time.Duration {
+	if r.insideLocked() < r.idle {
+		return 0
+	}
 	work := time.Duration(r.unsized) * r.any.value()
 	for c, n := range r.sized {
 		if n == 0 {
@@ -91,8 +101,9 @@ func (r *room) waitLocked() time.Duration {
 	return work / time.Duration(r.workers)
 }
 
-func (r *room) requestsLocked() int {
-	n := r.unsized + len(r.outside)
+// insideLocked is how many wait that were let in.
+func (r *room) insideLocked() int {
+	n := r.unsized
 	for _, m := range r.sized {
 		n += m
 	}
@@ -101,15 +112,15 @@ func (r *room) requestsLocked() int {
 
 // admitLocked is nil if one more request may wait, which must be done by deadline; zero: at any time.
 func (r *room) admitLocked(now, deadline time.Time) error {
-	wait, requests := r.waitLocked(), r.requestsLocked()
+	wait, inside := r.waitLocked(), r.insideLocked()
 	others := wait // because of requests that aren't patient
-	if inside := requests - len(r.outside); inside > 0 {
+	if inside > 0 {
 		others = wait * time.Duration(inside-r.patient) / time.Duration(inside)
 	}
 	r.calmLocked(now)
 	r.flooded = r.flooded || wait > r.burstLocked()
-	if requests >= r.most || r.flooded && others > r.queueLocked() || late(now, wait, deadline) {
-		return &FullError{requests, wait}
+	if inside >= r.most || r.flooded && others > r.queueLocked() || late(now, wait, deadline) {
+		return &FullError{inside, wait}
 	}
 	return nil
 }
@@ -126,6 +137,7 @@ func (r *room) idleLocked(change int) {
 	}
 	r.calmLocked(time.Now())
 	r.idle += change
+	r.inviteLocked(0)
 }
 
 // calmLocked ends a flood when a worker has had nothing to do for as long as a run takes: what is shorter may be a stall of those who ask.
@@ -178,11 +190,11 @@ func (r *room) takenLocked(size, n, patient int) {
 
 // queueUpLocked lets a patient request in (nil), has it wait outside, or refuses it.
 func (r *room) queueUpLocked(now, deadline time.Time) (chan error, error) {
-	wait, requests := r.waitLocked(), r.requestsLocked()
-	room := len(r.outside) == 0 && wait <= r.queueLocked()
-	wait += time.Duration(len(r.outside)) * r.any.value() / time.Duration(r.workers)
-	if requests >= r.most || late(now, wait, deadline) {
-		return nil, &FullError{requests, wait}
+	wait, outside := r.waitLocked(), len(r.outside)
+	room := outside == 0 && r.roomLocked()
+	wait += time.Duration(outside) * r.any.value() / time.Duration(r.workers)
+	if !room && outside >= r.mostOutside() || late(now, wait, deadline) {
+		return nil, &FullError{r.insideLocked() + outside, wait}
 	}
 	if room {
 		r.enterLocked(true)
@@ -191,6 +203,11 @@ func (r *room) queueUpLocked(now, deadline time.Time) (chan error, error) {
 	invited := make(chan error, 1)
 	r.outside = append(r.outside, invited)
 	return invited, nil
+}
+
+// roomLocked says whether a patient request may come in for what waits there.
+func (r *room) roomLocked() bool {
+	return r.insideLocked() < r.most && r.waitLocked() <= r.queueLocked()
 }
 
 // giveUpLocked takes one that waits outside away; false: it was told to come in, or not to.
@@ -211,9 +228,9 @@ func (r *room) closeLocked() {
 	r.outside = nil
 }
 
-// inviteLocked lets those in that wait outside: at least so many, and as many as keep the workers busy.
+// inviteLocked lets those in that wait outside: at least so many, and as many as keep the workers busy, but never more than may be inside.
 func (r *room) inviteLocked(least int) {
-	for len(r.outside) > 0 && (least > 0 || r.waitLocked() <= r.queueLocked()) {
+	for len(r.outside) > 0 && (least > 0 && r.insideLocked() < r.most || r.roomLocked()) {
 		r.enterLocked(true)
 		r.outside[0] <- nil
 		r.outside = slices.Delete(r.outside, 0, 1)
