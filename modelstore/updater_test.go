@@ -203,6 +203,7 @@ func (g *gateway) refresh() {
 	if err := g.u.Refresh(context.Background(), "text"); err != nil {
 		g.t.Fatal(err)
 	}
+	synctest.Wait() // the pass that follows an order
 }
 
 func (g *gateway) must(err error) {
@@ -378,6 +379,7 @@ func TestRegistryThatWantsToBeLeftAloneIs(t *testing.T) {
 		r.publish(1, 0.76)
 		r.set(func(r *registry) { r.down = fmt.Errorf("ask: %w", busy{}) })
 		_ = g.u.Refresh(t.Context(), "text")
+		synctest.Wait() // the pass that follows an order
 		before := r.asked()
 		time.Sleep(9 * time.Minute)
 		if n := r.asked() - before; n != 0 {
