@@ -1,6 +1,9 @@
 package hf_test
 
 import (
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -21,6 +24,32 @@ func normalized(normalizer string) string {
 func doubling(times int) string {
 	one := `{"type":"Replace","pattern":{"String":"a"},"content":"aa"}`
 	return `{"type":"Sequence","normalizers":[` + strings.Repeat(one+",", times-1) + one + `]}`
+}
+
+// chain is a sequence of a step, times over.
+func chain(field, step string, times int) string {
+	return `{"type":"Sequence","` + field + `":[` + strings.Repeat(step+",", times-1) + step + `]}`
+}
+
+const byteLevel = `{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":false}`
+
+// cutting is a tiny tokenizer with that pre-tokenizer.
+func cutting(preTokenizer string) string {
+	return strings.Replace(normalized("null"), `"pre_tokenizer":null`, `"pre_tokenizer":`+preTokenizer, 1)
+}
+
+// precompiled makes n characters of each "a". Its trie has the key "a" alone.
+func precompiled(n int) string {
+	units := make([]uint32, 256)
+	units[0] = 128 << 10                  // the children of the root are at 128 ^ their byte
+	units[128^'a'] = 'a' | 1<<8 | 128<<10 // and this one's value at 128 ^ 'a' ^ 128
+	units['a'] = 1 << 31                  // which is 0, the first text
+	data := binary.LittleEndian.AppendUint32(nil, uint32(4*len(units)))
+	for _, u := range units {
+		data = binary.LittleEndian.AppendUint32(data, u)
+	}
+	data = append(data, strings.Repeat("a", n)+"\x00"...)
+	return `{"type":"Precompiled","precompiled_charsmap":"` + base64.StdEncoding.EncodeToString(data) + `"}`
 }
 
 // malformed are files that must be an error when they are read or used, and never the end of the process.
@@ -51,6 +80,15 @@ var malformed = map[string]string{
 	"in sequences":        normalized(`{"type":"Sequence","normalizers":[` + doubling(4) + "," + doubling(4) + `]}`),
 	"under another name":  strings.Replace(normalized(doubling(40)), `"version"`, `"Normalizer":null,"version"`, 1),
 	"long replacement":    normalized(`{"type":"Replace","pattern":{"Regex":""},"content":"` + strings.Repeat("a", 100) + `"}`),
+	"many beginnings":     normalized(chain("normalizers", `{"type":"Prepend","prepend":"a"}`, 2000)),
+	"bytes as characters": normalized(chain("normalizers", `{"type":"ByteLevel"}`, 12)),
+	"and before it cuts":  cutting(chain("pretokenizers", byteLevel, 12)),
+	"both at once":        strings.Replace(cutting(chain("pretokenizers", byteLevel, 4)), `"normalizer":null`, `"normalizer":`+chain("normalizers", `{"type":"ByteLevel"}`, 4), 1),
+	"many steps":          cutting(chain("pretokenizers", `{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true}`, 2000)),
+	"long characters":     normalized(precompiled(100)),
+	"longer and longer":   normalized(chain("normalizers", precompiled(20), 4)),
+	"a list of its parts": normalized(`["` + strings.Repeat("a", 2000) + `"]`),
+	"lists of theirs":     normalized(chain("normalizers", `[{"String":"a"},"aa"]`, 12)),
 	"long beginning":      normalized(`{"type":"Prepend","prepend":"` + strings.Repeat("a", 2000) + `"}`),
 	"deep list":           strings.Repeat("[", 1<<20),
 	"word without unk":    fmt.Sprintf(tiny, "null", `{"type":"WordLevel","vocab":{"a":0},"unk_token":"b"}`),
@@ -118,7 +156,15 @@ func TestTruncatedFiles(t *testing.T) {
 
 // What tokenizers do to texts for good reasons is allowed.
 func TestNormalizersThatAreFine(t *testing.T) {
-	for _, n := range []string{doubling(5), `{"type":"Prepend","prepend":"▁"}`, `{"type":"Replace","pattern":{"Regex":" {2,}"},"content":"▁"}`,
+	xlmr, err := os.ReadFile(path("xlmr"))
+	var kept struct{ Normalizer json.RawMessage }
+	if err != nil || json.Unmarshal(xlmr, &kept) != nil {
+		t.Fatal(err)
+	}
+	spaces := `{"type":"Replace","pattern":{"Regex":" {2,}"},"content":"▁"}`
+	for _, n := range []string{doubling(5), `{"type":"Prepend","prepend":"▁"}`, `{"type":"ByteLevel"}`, precompiled(20), string(kept.Normalizer),
+		`{"type":"Sequence","normalizers":[` + string(kept.Normalizer) + "," + spaces + `]}`,
+		`{"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"▁"},{"type":"Replace","pattern":{"String":" "},"content":"▁"}]}`, `{"type":"Replace","pattern":{"Regex":" {2,}"},"content":"▁"}`,
 		`{"type":"Sequence","normalizers":[{"type":"Replace","pattern":{"String":"` + "``" + `"},"content":"\""},{"type":"Replace","pattern":{"String":" "},"content":"▁"},{"type":"NFKD"}]}`} {
 		tok, err := hf.Parse([]byte(normalized(n)))
 		if err != nil {
@@ -127,5 +173,18 @@ func TestNormalizersThatAreFine(t *testing.T) {
 		}
 		encode(t, tok, "a a", hf.EncodeOptions{})
 		tok.Close()
+	}
+}
+
+// What stands for a character in a map of characters does so in the library too: the bound is of what it does.
+func TestMapOfCharacters(t *testing.T) {
+	tok, err := hf.Parse([]byte(strings.Replace(normalized(precompiled(20)), `"pre_tokenizer":null`,
+		`"pre_tokenizer":{"type":"Split","pattern":{"Regex":"."},"behavior":"Isolated","invert":false}`, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tok.Close()
+	if e := encode(t, tok, "aa", hf.EncodeOptions{}); len(e.IDs) != 40 {
+		t.Errorf("%d tokens of two characters that become twenty each", len(e.IDs))
 	}
 }
