@@ -152,8 +152,12 @@ func readPreparedList(dir string) (list []file, err error) {
 	return list, nil
 }
 
-// sweepPrepared removes what was prepared of bundles that are gone, and of the others all that isn't used but the one that was used
-// last: what another version of this program, or of the engine, has made.
+// preparedFor is how long what was prepared stays unused. One bundle may have several keys that are all wanted: two models of the same
+// content and other settings, or gateways on unlike machines that share the cache.
+const preparedFor = 7 * 24 * time.Hour
+
+// sweepPrepared removes what was prepared of bundles that are gone, and of the others what wasn't used for long and isn't the one that
+// was used last: what another version of this program, or of the engine, has made.
 func (c *Cache) sweepPrepared() error {
 	return c.each("prepared", func(digest string) error {
 		if exists(c.bundle(digest)) {
@@ -184,7 +188,7 @@ func (c *Cache) sweepKeys(digest string) error {
 	}
 	slices.SortFunc(keys, func(a, b string) int { return used[b].Compare(used[a]) })
 	for i, key := range keys {
-		if i == 0 {
+		if i == 0 || c.o.Now().Sub(used[key]) < preparedFor {
 			continue
 		}
 		err := ifUnused(c.path("locks", preparedName(digest, key)+".lock"), func() error {
