@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,6 +37,11 @@ func (h *head) String() string {
 	return strings.ToValidUTF8(h.b.String(), "�")
 }
 
+// ofMachine is what a process says last that could read mapped weights no more, as the disk failed or the file was cut short, or couldn't
+// start a thread. The lines are those of Go and C++: what a graph has in it may be on others.
+var ofMachine = regexp.MustCompile(`(?m)^(SIGBUS: bus error|\[signal SIGBUS: bus error.*|runtime/cgo: pthread_create failed: Resource temporarily unavailable|` +
+	`runtime: failed to create new OS thread .*errno=11\)|  what\(\):  Resource temporarily unavailable)$`)
+
 // epitaph says how a process ended that we killed for the reason ours, if we did, and why.
 func (h *head) epitaph(s *os.ProcessState, ours error) (text string, cause engine.Cause) {
 	if s == nil {
@@ -56,7 +62,12 @@ func (h *head) epitaph(s *os.ProcessState, ours error) (text string, cause engin
 		switch status.Signal() {
 		case syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT:
 			return text, engine.Killed // no graph sends these; the kernel does where memory runs out
+		case syscall.SIGBUS:
+			return text, engine.Killed
 		}
+	}
+	if ofMachine.MatchString(h.String()) {
+		return text, engine.Killed
 	}
 	return text, engine.Crashed
 }
