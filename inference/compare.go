@@ -28,22 +28,38 @@ func (m *Model) Compare(ctx context.Context, active *Model) (before, after time.
 	if class(m.kind) != class(active.kind) {
 		return 0, 0, nil // nothing runs on both
 	}
-	old, own, err := m.race(ctx, active)
-	if err != nil || len(own) == 0 {
+	r, err := m.race(ctx, active)
+	if err != nil || len(r.own) == 0 {
 		return 0, 0, err
 	}
-	slices.Sort(old)
-	slices.Sort(own)
-	before, after = old[len(old)/2], own[len(own)/2]
-	// Others who compute meanwhile slow both down, and chance may have it that they slow down one more: the fastest run of each, which met
-	// the fewest of them, has to say the same.
 	most := m.options.MaxSlowdown
-	if slower(before, after, most) && slower(old[0], own[0], most) {
+	before, after, refused := r.judge(most)
+	if refused {
 		return before, after, fmt.Errorf("%w: a run takes %.3g times as long as one of the version that serves, %v instead of %v: at most %g is allowed "+
 			"(models.*.max_slowdown); promote it by hand if that is intended", ErrBundle, after.Seconds()/before.Seconds(),
 			after.Round(time.Microsecond), before.Round(time.Microsecond), most)
 	}
 	return before, after, nil
+}
+
+// laps are the times of a comparison: pairs, and how long the candidate has run in all.
+type laps struct {
+	old, own []time.Duration
+	spent    time.Duration
+}
+
+// judge gives the medians, and says whether the candidate is refused. Too few pairs refuse nobody, unless that there were no more is the
+// candidate's doing.
+func (r laps) judge(most float64) (before, after time.Duration, refused bool) {
+	slices.Sort(r.old)
+	slices.Sort(r.own)
+	before, after = r.old[len(r.old)/2], r.own[len(r.own)/2]
+	if len(r.own) < fewestPairs && r.spent < raceAtMost*9/10 {
+		return before, after, false
+	}
+	// Others who compute meanwhile slow both down, and chance may have it that they slow down one more: the fastest run of each, which met
+	// the fewest of them, has to say the same.
+	return before, after, slower(before, after, most) && slower(r.old[0], r.own[0], most)
 }
 
 func slower(before, after time.Duration, most float64) bool {
@@ -82,7 +98,7 @@ func (m *Model) positiveLabel() string {
 
 // race runs both on the same input in turn, one run at a time, and gives the times of each. That active can't run is
 // not m's fault: then there are none.
-func (m *Model) race(ctx context.Context, active *Model) (old, own []time.Duration, err error) {
+func (m *Model) race(ctx context.Context, active *Model) (r laps, err error) {
 	bounded, cancel := context.WithTimeout(ctx, raceAtMost)
 	defer cancel()
 	began := time.Now()
@@ -92,17 +108,19 @@ func (m *Model) race(ctx context.Context, active *Model) (old, own []time.Durati
 			break
 		}
 		b, err := m.lap(bounded)
+		r.spent += b
 		if err != nil && bounded.Err() == nil {
-			return nil, nil, bundleError(ctx, fmt.Errorf("run it beside the version that serves: %w", err))
+			return laps{}, bundleError(ctx, fmt.Errorf("run it beside the version that serves: %w", err))
 		}
 		if err != nil && ctx.Err() == nil { // it took all the time that there was, and would have taken more
-			return append(old, a), append(own, b), nil
+			r.old, r.own = append(r.old, a), append(r.own, b)
+			return r, nil
 		}
 		if i >= 0 { // the first one warms up again what checks of other shapes have cooled
-			old, own = append(old, a), append(own, b)
+			r.old, r.own = append(r.old, a), append(r.own, b)
 		}
 	}
-	return old, own, ctx.Err()
+	return r, ctx.Err()
 }
 
 // lap is how long one run takes on an input such as traffic may have.
