@@ -333,6 +333,15 @@ func TestCheckThatTheMachineFails(t *testing.T) {
 	}
 }
 
+// A golden answer may take long because others have the processors.
+func TestCheckWithASlowRun(t *testing.T) {
+	dir, lines := goldenText(t)
+	writeGolden(t, dir, lines...)
+	if _, err := examine(t, dir, inference.Options{MaxRun: time.Nanosecond}); !errors.Is(err, inference.ErrSlowRun) || errors.Is(err, inference.ErrBundle) {
+		t.Errorf("%v, want ErrSlowRun, and not ErrBundle", err)
+	}
+}
+
 // A check that would never end is the bundle's fault: trying again would be as long. One that its caller ends isn't.
 func TestCheckIsBounded(t *testing.T) {
 	dir, lines := goldenText(t)

@@ -1,8 +1,10 @@
 package inference
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"modelgate/inference/onnxfile"
 )
@@ -31,6 +33,16 @@ func LoadMemory(dir string) (int64, error) {
 func PreparedMemory(path string) int64 {
 	within, beside := weightsOf(path)
 	return idleMemory + within/4*7 + beside/8
+}
+
+// MostMemory bounds what a process may take that serves the bundle in dir with so many workers, in bytes; 0: as many as there are
+// processors. It is 0 where there is no graph.
+func MostMemory(dir string, workers int) int64 {
+	graph, err := findGraph(dir)
+	if err != nil {
+		return 0
+	}
+	return memoryFor(graph, cmp.Or(workers, runtime.GOMAXPROCS(0)))
 }
 
 // memoryFor bounds what a process that computes the graph at path in so many runs at a time may take, in bytes: generously, so that only

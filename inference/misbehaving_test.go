@@ -90,6 +90,21 @@ func TestEndlessGraphs(t *testing.T) {
 	}
 }
 
+// What came to an end when it was rehearsed, and doesn't now, isn't refused for good: a stopped machine does that too.
+func TestRehearsedGraphIsSlow(t *testing.T) {
+	dir := writeBundle(t, enginetest.TextBundle{})
+	trap := enginetest.Trap(len(enginetest.Words())+2, 1, 0, enginetest.WordID("the"), enginetest.Loops)
+	writeFile(t, dir, "model.onnx", string(trap.Bytes()))
+	m, err := inference.Open(t.Context(), dir, newEngine(t), inference.Options{MaxWarmUp: time.Second, Rehearsal: &inference.Rehearsal{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close() }()
+	if err := m.WarmUp(t.Context()); err == nil || errors.Is(err, inference.ErrBundle) || !strings.Contains(err.Error(), "longer than is allowed") {
+		t.Errorf("%v, want one that may pass", err)
+	}
+}
+
 // A graph that turns bad for one text must fail that text, not answer it, and not fail those beside it.
 func TestNaNIsNoVerdict(t *testing.T) {
 	s := shape{tail: func(g *enginetest.Graph, from, to string) {

@@ -20,8 +20,10 @@ type Rehearsal struct {
 	// Graph is the graph in the form that the engine loads fastest; empty: the bundle's own graph serves.
 	Graph string `json:"graph"`
 	Why   string `json:"why"` // there is no such form
-	Alone bool   `json:"alone"`
-	Pads  bool   `json:"pads"`
+	// Lasting says that there won't be one another time either: Why isn't a full disk, say.
+	Lasting bool `json:"lasting"`
+	Alone   bool `json:"alone"`
+	Pads    bool `json:"pads"`
 	// Answers are digests of what some runs gave, bit for bit.
 	Answers []string `json:"answers"`
 }
@@ -29,20 +31,25 @@ type Rehearsal struct {
 // maxRehearsedCheck is how long golden answers are rehearsed for. What doesn't end in that time isn't wrong: Check runs them all.
 const maxRehearsedCheck = time.Minute
 
+// ErrOtherNumbers says that the prepared form of a graph doesn't give what the graph gives.
+var ErrOtherNumbers = errors.New("the prepared graph gives other numbers than the bundle's")
+
 // Rehearse opens the bundle in dir for the first time: in a process that can be done without, since neither the graph nor the tokenizer
 // is trusted. It exercises the tokenizer, warms the model up and examines it, clips excepted, which take programs of others. If into is
 // given and eng can, it writes the graph there in the form that loads fastest; Confirm says whether that is good. Its errors wrap
 // ErrBundle where the bundle is at fault.
 func Rehearse(ctx context.Context, dir, into string, eng engine.Engine, o Options) (Rehearsal, error) {
-	m, why, err := rehearsed(ctx, dir, o, func(b *bundle, eo engine.Options) (engine.Session, string, error) {
+	m, why, err := rehearsed(ctx, dir, o, func(b *bundle, eo engine.Options) (engine.Session, error, error) {
 		return firstOpen(ctx, eng, b, into, eo)
 	})
 	if err != nil {
 		return Rehearsal{}, err
 	}
 	r, err := m.rehearse(ctx)
-	r.Why = why
-	if into != "" && why == "" {
+	switch {
+	case why != nil:
+		r.Why, r.Lasting = why.Error(), errors.Is(why, engine.ErrNoForm)
+	case into != "":
 		r.Graph = engine.PreparedGraph
 	}
 	if err != nil {
@@ -53,23 +60,23 @@ func Rehearse(ctx context.Context, dir, into string, eng engine.Engine, o Option
 
 // Confirm says whether the prepared form of a graph, at path, gives what the bundle's own graph gave in the Rehearsal. It may crash.
 func Confirm(ctx context.Context, dir, path string, eng engine.Engine, o Options, r Rehearsal) error {
-	m, _, err := rehearsed(ctx, dir, o, func(_ *bundle, eo engine.Options) (engine.Session, string, error) {
+	m, _, err := rehearsed(ctx, dir, o, func(_ *bundle, eo engine.Options) (engine.Session, error, error) {
 		eo.Prepared = true
 		s, err := eng.Open(ctx, path, eo)
-		return s, "", err
+		return s, nil, err
 	})
 	if err != nil {
 		return err
 	}
 	answers, err := m.answers(ctx)
 	if err == nil && strings.Join(answers, " ") != strings.Join(r.Answers, " ") {
-		err = fmt.Errorf("%w: the prepared graph gives other numbers than the bundle's", ErrBundle)
+		err = fmt.Errorf("%w: %w", ErrBundle, ErrOtherNumbers)
 	}
 	return errors.Join(err, m.Close())
 }
 
 // rehearsed is the model around the session that open opens, without clips.
-func rehearsed(ctx context.Context, dir string, o Options, open func(*bundle, engine.Options) (engine.Session, string, error)) (m *Model, why string, err error) {
+func rehearsed(ctx context.Context, dir string, o Options, open func(*bundle, engine.Options) (s engine.Session, why, err error)) (m *Model, why, err error) {
 	o.Decoder, o.MaxCheck, o.Rehearsal, o.noClips = new(video.Decoder), maxRehearsedCheck, nil, true
 	m, err = openWith(ctx, dir, o, func(b *bundle, eo engine.Options) (s engine.Session, err error) {
 		s, why, err = open(b, eo)
@@ -79,17 +86,17 @@ func rehearsed(ctx context.Context, dir string, o Options, open func(*bundle, en
 }
 
 // firstOpen opens the graph, and has it written to into if that is given and eng can. why says why it wasn't.
-func firstOpen(ctx context.Context, eng engine.Engine, b *bundle, into string, eo engine.Options) (s engine.Session, why string, err error) {
+func firstOpen(ctx context.Context, eng engine.Engine, b *bundle, into string, eo engine.Options) (s engine.Session, why, err error) {
 	p, can := eng.(engine.Preparer)
 	switch {
 	case into == "":
 	case !can:
-		why = "this engine has no faster form"
+		why = fmt.Errorf("%w: this engine has no faster one", engine.ErrNoForm)
 	default:
 		if s, err = p.Prepare(ctx, b.graph, into, eo); err == nil {
-			return s, "", nil
+			return s, nil, nil
 		}
-		why = err.Error()
+		why = err
 	}
 	s, err = eng.Open(ctx, b.graph, eo)
 	return s, why, err

@@ -24,13 +24,17 @@ func (m *Model) WarmUp(ctx context.Context) error {
 	return nil
 }
 
-// soon is f, which runs the graph, within MaxWarmUp. A graph that needs more is at fault.
+// soon is f, which runs the graph, within MaxWarmUp. A graph that needs more is at fault, unless it came to an end in its rehearsal:
+// then others may have had the processors.
 func (m *Model) soon(ctx context.Context, f func(context.Context) error) error {
 	most := cmp.Or(m.options.MaxWarmUp, DefaultMaxWarmUp)
 	bounded, cancel := context.WithTimeoutCause(ctx, most, errSlowWarmUp)
 	defer cancel()
 	err := f(bounded)
 	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(bounded), errSlowWarmUp) {
+		if m.options.Rehearsal != nil {
+			return machineError{fmt.Errorf("%w, %v, though they came to an end when it was rehearsed: are the processors busy?", errSlowWarmUp, most)}
+		}
 		return fmt.Errorf("%w: %w, %v", ErrBundle, errSlowWarmUp, most)
 	}
 	return err

@@ -138,15 +138,15 @@ func (g *gateway) loader(eng engine.Engine, tokenizers *hf.Pool, metrics *server
 	}
 }
 
-// openModel opens a bundle in its prepared form, if there is one. Should that not work here, though it did when it was prepared, the
-// bundle itself has to do.
+// openModel opens a bundle in its prepared form, if there is one. Should that not work here, for whatever reason, though it did when it
+// was prepared, the bundle itself has to do: what is wrong with that is the version's fault, or the machine's.
 func openModel(ctx context.Context, b modelstore.Bundle, eng engine.Engine, o inference.Options, log *slog.Logger) (*inference.Model, error) {
 	var err error
 	if o.Rehearsal, err = readRehearsal(b.Prepared); err != nil {
-		return nil, fmt.Errorf("read what was prepared of %v: %w", b.Version, err)
+		log.Error("what was prepared of a version can't be read; the bundle itself is loaded", "version", b.Version.String(), "folder", b.Prepared, "error", err)
 	}
 	m, err := inference.Open(ctx, b.Dir, eng, o)
-	if err != nil && o.Rehearsal != nil && o.Rehearsal.Graph != "" && errors.Is(permanent(err), modelstore.ErrPermanent) {
+	if err != nil && o.Rehearsal != nil && o.Rehearsal.Graph != "" && ctx.Err() == nil {
 		log.Error("the prepared form of a version can't be loaded; the bundle itself is", "version", b.Version.String(), "folder", b.Prepared, "error", err)
 		o.Rehearsal = nil
 		m, err = inference.Open(ctx, b.Dir, eng, o)

@@ -122,8 +122,13 @@ func (r rehearsalOptions) options() inference.Options {
 	return inference.Options{
 		MaxLength: r.Text.MaxLength, MaxTextBytes: r.Text.MaxTextBytes, MaxBatch: r.Text.MaxBatch, SpecialAsText: r.Text.SpecialAsText,
 		PositiveLabel: r.PositiveLabel, Threshold: r.Threshold, Threads: r.Threads, Contract: r.Contract,
+		MaxWarmUp: untilEnded, MaxRun: untilEnded,
 	}
 }
+
+// untilEnded leaves it to whoever started the child when that has taken too long: the child can't tell a graph that doesn't come to an
+// end from processors that others had all the time.
+const untilEnded = 24 * time.Hour
 
 // key names all that the outcome of a rehearsal depends on, besides the bundle.
 func (p *preparer) key(o rehearsalOptions) (string, error) {
@@ -191,6 +196,9 @@ func (p *preparer) make(ctx context.Context, b modelstore.Bundle, dir string, o 
 	}
 	if short != nil {
 		return short
+	}
+	if r.Graph == "" && into != "" && !r.Lasting {
+		return fmt.Errorf("%w: %s", errNotKept, r.Why)
 	}
 	if r.Graph == "" {
 		r.Why = orDefault(r.Why, fmt.Sprintf("its %d bytes are loaded as fast as they are", size))
@@ -262,7 +270,7 @@ func (p *preparer) rehearse(ctx context.Context, b modelstore.Bundle, into strin
 		return r.Rehearsal, err
 	}
 	if err != nil || confirmed.Fault != "" {
-		r.Graph, r.Why = "", "it can't be confirmed: "+confirmed.Fault
+		r.Graph, r.Why, r.Lasting = "", "it can't be confirmed: "+confirmed.Fault, confirmed.Lasting
 		if err != nil {
 			r.Why += oneLine(err.Error())
 		}
@@ -275,7 +283,9 @@ func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // do has a child do t.
 func (p *preparer) do(ctx context.Context, t task, size int64) (rehearsed, error) {
-	j := worker.Job{Spec: t, Reads: []string{t.Dir}, FileLimit: 4*size + 64<<20, DataLimit: 4*size + 4<<30, Timeout: p.timeout}
+	// What serves gets as much.
+	memory := max(4*size+4<<30, inference.MostMemory(t.Dir, p.config.Workers))
+	j := worker.Job{Spec: t, Reads: []string{t.Dir}, FileLimit: 4*size + 64<<20, DataLimit: memory, Timeout: p.timeout}
 	if t.Into != "" {
 		graph, data := filepath.Join(t.Into, engine.PreparedGraph), filepath.Join(t.Into, engine.PreparedData)
 		j.Reads = append(j.Reads, t.Into)
@@ -361,8 +371,11 @@ func doTask(eng engine.Engine, spec json.RawMessage) (any, error) {
 		r.Rehearsal, err = inference.Rehearse(ctx, t.Dir, t.Into, eng, t.Options.options())
 	}
 	ort.Trim()
+	if errors.Is(err, inference.ErrOtherNumbers) {
+		r.Lasting = true
+	}
 	if err != nil && errors.Is(permanent(err), modelstore.ErrPermanent) {
-		return rehearsed{Fault: err.Error()}, nil
+		return rehearsed{Rehearsal: inference.Rehearsal{Lasting: r.Lasting}, Fault: err.Error()}, nil
 	}
 	return r, err
 }

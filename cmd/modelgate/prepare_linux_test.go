@@ -16,7 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"modelgate/cmd/modelgate/config"
+	"modelgate/inference/engine"
 	"modelgate/inference/engine/enginetest"
+	"modelgate/inference/engine/ort"
 	"modelgate/inference/engine/worker"
 	"modelgate/modelstore"
 	"modelgate/modelstore/disk"
@@ -302,14 +304,14 @@ func TestPreparedFormThatIsNoGood(t *testing.T) {
 	other := good.Rehearsal
 	other.Answers = append([]string{"0"}, other.Answers[1:]...)
 	spec.Confirm = &other
-	if r, err := l.p.do(t.Context(), spec, 100<<20); err != nil || !strings.Contains(r.Fault, "other numbers") {
+	if r, err := l.p.do(t.Context(), spec, 100<<20); err != nil || !strings.Contains(r.Fault, "other numbers") || !r.Lasting {
 		t.Errorf("confirm what isn't: %v, %+v", err, r)
 	}
 	if err := os.Truncate(files[1], 100); err != nil {
 		t.Fatal(err)
 	}
 	spec.Confirm = &good.Rehearsal
-	if r, err := l.p.do(t.Context(), spec, 100<<20); err == nil && r.Fault == "" {
+	if r, err := l.p.do(t.Context(), spec, 100<<20); err == nil && (r.Fault == "" || r.Lasting) {
 		t.Error("a truncated form was confirmed")
 	}
 }
@@ -395,5 +397,58 @@ func TestKilledWhilePreparing(t *testing.T) {
 	}
 	if made, err := filepath.Glob(filepath.Join(w.dir, "data", "cache", "prepared", "*", "*", "files", "model.data")); err != nil || len(made) != 1 {
 		t.Errorf("prepared: %v, %v\n%s", made, err, p.log())
+	}
+}
+
+// What was prepared and can't be opened, for whatever reason, keeps no version from serving that does so by itself.
+func TestPreparedFormThatIsLost(t *testing.T) {
+	eng, err := ort.Open(ort.Options{LibraryPath: enginetest.Library(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	screened := enginetest.DeadlyText(len(enginetest.Words()) + 2)
+	for name, lose := range map[string]func(dir string) error{
+		"no rehearsal": func(dir string) error { return os.Remove(filepath.Join(dir, rehearsalFile)) },
+		"no graph":     func(dir string) error { return os.Remove(filepath.Join(dir, engine.PreparedGraph)) },
+		"no weights":   func(dir string) error { return os.Remove(filepath.Join(dir, engine.PreparedData)) },
+		"unreadable": func(dir string) error {
+			p := filepath.Join(dir, engine.PreparedGraph)
+			return errors.Join(os.Remove(p), os.Mkdir(p, 0o700))
+		},
+		"refused in-process": func(dir string) error { return screened.WriteFile(filepath.Join(dir, engine.PreparedGraph)) },
+	} {
+		l := newLab(t, encoderBundle(t), 0)
+		b, err := l.p.prepare(t.Context(), l.b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.Chmod(b.Prepared, 0o700), os.Chmod(filepath.Join(b.Prepared, engine.PreparedGraph), 0o600), lose(b.Prepared)); err != nil {
+			t.Fatal(err)
+		}
+		m, err := openModel(t.Context(), b, eng, modelOptions(l.p.config, "text"), l.p.log)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if err := errors.Join(m.WarmUp(t.Context()), m.Close()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		b.Release()
+	}
+}
+
+// That there is no prepared form isn't remembered where the reason may pass.
+func TestReasonsThatPass(t *testing.T) {
+	l := newLab(t, encoderBundle(t), 0)
+	dir := t.TempDir() // what is written there is gone, as on a disk that is full in between
+	if err := os.Symlink("/dev/null", filepath.Join(dir, engine.PreparedData)); err != nil {
+		t.Fatal(err)
+	}
+	err := l.p.make(t.Context(), l.b, dir, newRehearsalOptions(modelOptions(l.p.config, "text")))
+	if !errors.Is(err, errNotKept) || !strings.Contains(err.Error(), "bytes") || errors.Is(err, modelstore.ErrPermanent) {
+		t.Errorf("%v, want errNotKept", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, rehearsalFile)); err == nil {
+		t.Error("it is remembered")
 	}
 }

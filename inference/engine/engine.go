@@ -37,6 +37,9 @@ type Preparer interface {
 	Prepare(ctx context.Context, path, dir string, o Options) (Session, error)
 }
 
+// ErrNoForm says that there is no faster form of a graph, whenever it is asked for.
+var ErrNoForm = errors.New("there is no prepared form")
+
 // The files that Prepare writes.
 const (
 	PreparedGraph = "model.onnx"

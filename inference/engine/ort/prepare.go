@@ -30,7 +30,7 @@ const (
 	leastAligned = 1<<20 + 1
 )
 
-var errUnaligned = errors.New("it has packed weights where kernels can't use them")
+var errUnaligned = fmt.Errorf("%w: packed weights would be where kernels can't use them", engine.ErrNoForm)
 
 // Prepare opens the graph at path and writes it to dir as it is in memory after all optimizations, weights packed for the kernels
 // that this processor has. Files that are there are overwritten. An error of the writing wraps engine.ErrGraph like one of the graph:
