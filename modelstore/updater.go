@@ -111,9 +111,9 @@ type model struct {
 	noted    map[string]string // by candidate: what the ledger was told last, so that it isn't told again each pass
 	failures int               // in a row
 
-	unprepared bool // what was restored was loaded as it is
-	leave    time.Duration     // how long the registry wants to be left alone, from the newest pass on
-	asked    bool              // the registry answered in the newest pass
+	unprepared bool          // what was restored was loaded as it is
+	leave      time.Duration // how long the registry wants to be left alone, from the newest pass on
+	asked      bool          // the registry answered in the newest pass
 
 	next       time.Time // when a pass is due
 	nextHinted time.Time // when one is due if there is a hint

@@ -135,13 +135,13 @@ type gateway struct {
 	rules modelstore.Rules
 	src   modelstore.Source
 
-	full  atomic.Bool // the disk takes no state
+	full atomic.Bool // the disk takes no state
 	// prepare, if set before a start, is the updater's.
 	prepare func(ctx context.Context, b modelstore.Bundle) (modelstore.Bundle, error)
-	lab   *lab
-	store *modelstore.Store[*weights]
-	u     *modelstore.Updater
-	stop  func()
+	lab     *lab
+	store   *modelstore.Store[*weights]
+	u       *modelstore.Updater
+	stop    func()
 }
 
 func newGateway(t *testing.T, src modelstore.Source, rules modelstore.Rules) *gateway {
