@@ -120,18 +120,16 @@ func (u *Updater) fetchAndSwap(ctx context.Context, m *model, v Version, how bri
 	if err != nil {
 		return "", err
 	}
-	if err := u.stillNamed(ctx, m, v, how.recheck); err != nil {
-		b.Release()
-		return "", err
-	}
 	b.Anyway = how.actor != actorPolicy || how.decision.Action == Return
 	if b, err = u.prepare(ctx, m, b, t); err != nil {
 		b.Release()
 		return "", fmt.Errorf("prepare %v: %w", v, err)
 	}
-	if err := u.stillNamed(ctx, m, v, how.recheck && u.o.Prepare != nil); err != nil { // a rehearsal may take minutes
-		b.Release()
-		return "", err
+	if how.recheck {
+		if err := u.stillNamed(ctx, m, v); err != nil {
+			b.Release()
+			return "", err
+		}
 	}
 	u.update(m, "candidate", func(p *progress) { p.phase = PhaseLoad })
 	st, err := u.slots.Swap(ctx, b, func() error {
@@ -143,11 +141,8 @@ func (u *Updater) fetchAndSwap(ctx context.Context, m *model, v Version, how bri
 	return b.Version.Digest, err
 }
 
-// stillNamed looks at the registry again, if it is asked to: the pointer may have moved meanwhile.
-func (u *Updater) stillNamed(ctx context.Context, m *model, v Version, look bool) error {
-	if !look {
-		return nil
-	}
+// stillNamed looks at the registry again: the pointer may have moved during the download or the rehearsal, which may take minutes.
+func (u *Updater) stillNamed(ctx context.Context, m *model, v Version) error {
 	now, err := u.src.Latest(ctx, m.Name)
 	if err == nil && !now.Same(v) {
 		err = fmt.Errorf("%w: from %v to %v", errPointerMoved, v, now)
