@@ -3,124 +3,40 @@ package faults_test
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"modelgate/modelstore/mlflow/mlflowtest"
 )
 
 // theMLflow is one real server for all rows, started by the first that wants it.
 type theMLflow struct {
-	once sync.Once
-	base string
-	err  error
-	stop func()
+	once   sync.Once
+	server *mlflowtest.Server
+	err    error
 }
 
 var server theMLflow
 
 func mlflowServer() (string, error) {
-	server.once.Do(func() {
-		for range 3 { // another program may take the port first
-			if server.base, server.stop, server.err = startMLflow(); server.err == nil {
-				return
-			}
-		}
-	})
-	return server.base, server.err
+	server.once.Do(func() { server.server, server.err = mlflowtest.Start(mlflowtest.Options{}) })
+	if server.err != nil {
+		return "", server.err
+	}
+	return server.server.URL, nil
 }
 
 func stopMLflow() {
-	if server.stop != nil {
-		server.stop()
+	if server.server != nil {
+		server.server.Stop()
 	}
-}
-
-func startMLflow() (string, func(), error) {
-	bin, err := filepath.Abs("../.cache/venv/bin/mlflow")
-	if err != nil {
-		return "", nil, err
-	}
-	if _, err := os.Stat(bin); err != nil {
-		return "", nil, fmt.Errorf("%s is missing: run `make python`", bin)
-	}
-	dir, err := os.MkdirTemp(scratch, "mlflow-")
-	if err != nil {
-		return "", nil, err
-	}
-	addr, err := freeAddr()
-	if err != nil {
-		return "", nil, err
-	}
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "", nil, err
-	}
-	// The shell leads a process group and ends it when its standard input does, thus also when this test dies.
-	// Ending the mlflow command alone would leave its workers behind.
-	cmd := exec.Command("sh", "-c", `"$@" </dev/null >log 2>&1 & cat >/dev/null; kill -KILL 0`, "sh",
-		bin, "server", "--host", "127.0.0.1", "--port", port, "--workers", "1",
-		"--backend-store-uri", "sqlite:///"+filepath.Join(dir, "mlflow.db"),
-		"--artifacts-destination", filepath.Join(dir, "artifacts"), "--serve-artifacts")
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "PATH="+filepath.Dir(bin)+":"+os.Getenv("PATH"))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return "", nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return "", nil, err
-	}
-	stop := func() {
-		_ = stdin.Close()
-		_ = cmd.Wait()
-	}
-	if err := healthy("http://" + addr); err != nil {
-		stop()
-		log, _ := os.ReadFile(filepath.Join(dir, "log"))
-		return "", nil, fmt.Errorf("start %s: %w\n%s", bin, err, log)
-	}
-	return "http://" + addr, stop, nil
-}
-
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String(), nil
-}
-
-// healthy asks until the server answers.
-func healthy(base string) error {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.Now().Add(5 * time.Minute)
-	for range tick.C {
-		resp, err := http.Get(base + "/health")
-		if err == nil {
-			_ = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("not healthy after 5 minutes: %w", err)
-		}
-	}
-	return nil
 }
 
 // A registry is one registered model on the real server, which is reached through a proxy of its own.

@@ -122,7 +122,7 @@ func freeAddr() (addr, port string, err error) {
 func healthy(base string) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.Now().Add(3 * time.Minute)
+	deadline := time.Now().Add(5 * time.Minute)
 	for range tick.C {
 		resp, err := http.Get(base + "/health") //nolint:noctx // there is a deadline
 		if err == nil {
@@ -132,7 +132,7 @@ func healthy(base string) error {
 			}
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("not healthy after 3 minutes: %w", err)
+			return fmt.Errorf("not healthy after 5 minutes: %w", err)
 		}
 	}
 	return nil
