@@ -3,19 +3,17 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"modelgate/benchmarks/command"
 	"modelgate/benchmarks/results"
 	"modelgate/inference/engine/ort"
 )
@@ -44,23 +42,13 @@ func quick() settings {
 	return settings{rounds: 1, phase: 3 * time.Second, share: 0.3, senders: 4, costs: 1, seconds: 6, large: "1080x1920", slowest: 5 * time.Second}
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := command(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "hostile:", err)
-		os.Exit(1)
-	}
-}
+func main() { command.Main("hostile", measureAll) }
 
-func command(ctx context.Context, args []string) error {
+func measureAll(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("hostile", flag.ContinueOnError)
 	short := flags.Bool("quick", false, "measure for some seconds only and write no file")
 	page := flags.String("page", filepath.Join("benchmarks", "RESULTS.md"), "page to write the results to, from the checkout's root")
 	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
 		return err
 	}
 	s := full()
@@ -69,9 +57,8 @@ func command(ctx context.Context, args []string) error {
 		s = quick()
 	}
 	var err error
-	s.library, err = ort.FindLibrary(cmp.Or(os.Getenv("MODELGATE_ONNXRUNTIME"), filepath.Join(".cache", "onnxruntime", "lib")))
-	if err != nil {
-		return fmt.Errorf("%w: run `make onnxruntime` and start this from the checkout's root, or set MODELGATE_ONNXRUNTIME", err)
+	if s.library, err = command.Library(); err != nil {
+		return err
 	}
 	if s.ffmpeg, err = exec.LookPath("ffmpeg"); err != nil {
 		if s.ffmpeg, err = exec.LookPath(filepath.Join(".cache", "ffmpeg", "ffmpeg")); err != nil {

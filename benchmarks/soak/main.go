@@ -3,21 +3,18 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
+	"modelgate/benchmarks/command"
 	"modelgate/benchmarks/results"
 	"modelgate/inference/engine/ort"
 )
@@ -48,25 +45,15 @@ func quick() settings {
 // partNames are what can be measured, in this order.
 func partNames() []string { return []string{"swaps", "loading", "isolation", "overload"} }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := command(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "soak:", err)
-		os.Exit(1)
-	}
-}
+func main() { command.Main("soak", measureAll) }
 
-func command(ctx context.Context, args []string) error {
+func measureAll(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
 	short := flags.Bool("quick", false, "measure for a minute only and write no file")
 	program := flags.String("program", filepath.Join("bin", "modelgate"), "the gateway, from the checkout's root")
 	page := flags.String("page", filepath.Join("benchmarks", "RESULTS.md"), "page to write the results to, from the checkout's root")
 	parts := flags.String("parts", strings.Join(partNames(), ","), "what to measure; the page is written only for all of it")
 	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
 		return err
 	}
 	s := full()
@@ -84,12 +71,8 @@ func command(ctx context.Context, args []string) error {
 		s.page = ""
 	}
 	var err error
-	s.library, err = ort.FindLibrary(cmp.Or(os.Getenv("MODELGATE_ONNXRUNTIME"), filepath.Join(".cache", "onnxruntime", "lib")))
-	if err == nil {
-		s.library, err = filepath.Abs(s.library)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: run `make onnxruntime` and start this from the checkout's root, or set MODELGATE_ONNXRUNTIME", err)
+	if s.library, err = command.Library(); err != nil {
+		return err
 	}
 	if s.program, err = exec.LookPath(*program); err == nil {
 		s.program, err = filepath.Abs(s.program)

@@ -3,16 +3,14 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 
+	"modelgate/benchmarks/command"
 	"modelgate/benchmarks/results"
 	"modelgate/inference/engine/ort"
 )
@@ -36,23 +34,13 @@ func quick() settings {
 	return settings{runs: 1, readers: []int{0, 8, 64}, publish: 200, swaps: 6}
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := command(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "swap:", err)
-		os.Exit(1)
-	}
-}
+func main() { command.Main("swap", measureAll) }
 
-func command(ctx context.Context, args []string) error {
+func measureAll(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("swap", flag.ContinueOnError)
 	short := flags.Bool("quick", false, "measure for some seconds only and write no file")
 	out := flags.String("out", "benchmarks", "folder for RESULTS.md and swap.svg, from the checkout's root")
 	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
 		return err
 	}
 	s := full()
@@ -60,11 +48,10 @@ func command(ctx context.Context, args []string) error {
 	if *short {
 		s = quick()
 	}
-	library, err := ort.FindLibrary(cmp.Or(os.Getenv("MODELGATE_ONNXRUNTIME"), filepath.Join(".cache", "onnxruntime", "lib")))
-	if err != nil {
-		return fmt.Errorf("%w: run `make onnxruntime` and start this from the checkout's root, or set MODELGATE_ONNXRUNTIME", err)
+	var err error
+	if s.library, err = command.Library(); err != nil {
+		return err
 	}
-	s.library = library
 	return run(ctx, s, os.Stdout)
 }
 
