@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"modelgate/inference"
 	"modelgate/inference/engine/enginetest"
@@ -107,7 +108,7 @@ func TestVideo(t *testing.T) {
 }
 
 func TestFusion(t *testing.T) {
-	m := openClipModel(t, enginetest.VideoBundle{Fusion: true, Seed: 3}, inference.Options{Workers: 1})
+	m := openClipModel(t, enginetest.VideoBundle{Fusion: true, Seed: 3}, inference.Options{Workers: 1, MaxWait: time.Minute})
 	if i := m.Info(); i.Kind != "fusion" || len(i.Clip) != 4 || i.MaxLength != 64 {
 		t.Errorf("%+v", i)
 	}

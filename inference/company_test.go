@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"modelgate/inference"
 	"modelgate/inference/engine"
@@ -78,7 +79,7 @@ func TestCompanyDoesntMatter(t *testing.T) {
 			dir := shapeBundle(t, c.shape, map[string]string{
 				"tokenizer_config.json": `{"model_max_length": 64, "pad_token": "[PAD]", "padding_side": "` + side + `"}`,
 			})
-			m, err := inference.Open(t.Context(), dir, watcher{newEngine(t), see}, inference.Options{Workers: 1})
+			m, err := inference.Open(t.Context(), dir, watcher{newEngine(t), see}, inference.Options{Workers: 1, MaxWait: time.Minute})
 			if err != nil {
 				t.Fatal(err)
 			}

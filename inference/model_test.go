@@ -82,7 +82,7 @@ func TestPredict(t *testing.T) {
 
 // Many callers at once get what each gets alone, although lengths differ and rows share runs.
 func TestBatchedEqualsAlone(t *testing.T) {
-	m := openModel(t, writeBundle(t, enginetest.TextBundle{Seed: 2, Labels: []string{"a", "b", "c"}}), inference.Options{Workers: 1})
+	m := openModel(t, writeBundle(t, enginetest.TextBundle{Seed: 2, Labels: []string{"a", "b", "c"}}), inference.Options{Workers: 1, MaxWait: time.Minute})
 	texts := []string{"good", "good film", "this film was very very good", "bad day", "awful", "not happy that day", "xyzzy"}
 	want := make([]inference.Prediction, len(texts))
 	for i, s := range texts {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"modelgate/inference"
 	"modelgate/inference/video"
@@ -58,7 +59,7 @@ func TestScoresArePyTorchs(t *testing.T) {
 	kinds := map[string]int{}
 	for name, examples := range r.Bundles {
 		t.Run(name, func(t *testing.T) {
-			m := openModel(t, filepath.Join("testdata", "pytorch", name), inference.Options{Decoder: newDecoder(t)})
+			m := openModel(t, filepath.Join("testdata", "pytorch", name), inference.Options{Decoder: newDecoder(t), MaxWait: time.Minute})
 			kinds[string(m.Info().Kind)]++
 			var wg sync.WaitGroup
 			differences := make([]float64, len(examples))

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"modelgate/inference"
 	"modelgate/inference/engine/enginetest"
@@ -41,7 +42,7 @@ func TestSklearnParity(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join("testdata", name)
 			want := readExpected(t, dir)
-			m := openModel(t, dir, inference.Options{Workers: 1})
+			m := openModel(t, dir, inference.Options{Workers: 1, MaxWait: time.Minute})
 			if i := m.Info(); !slices.Equal(i.Labels, want.Labels) || i.Kind != "string" {
 				t.Fatalf("%+v, want the labels %v", i, want.Labels)
 			}

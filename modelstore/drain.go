@@ -14,7 +14,7 @@ type loaded[M Servable] struct {
 	model  M
 	refs   atomic.Int64
 	unused chan struct{} // closed when refs reaches zero
-	closed chan struct{} // closed when model is closed and bundle released
+	closed chan struct{} // closed when, after a retirement, model is closed, bundle released and the drain told
 }
 
 func newLoaded[M Servable](b Bundle, m M) *loaded[M] {
@@ -173,6 +173,7 @@ func (s *Store[M]) retire(sl *slot[M], l *loaded[M]) {
 		<-l.unused
 		s.close(l)
 		s.o.Observe(Event{Kind: PhaseEnded, Version: l.version(), Phase: PhaseDrain, Duration: time.Since(began)})
+		close(l.closed)
 	}()
 }
 
@@ -188,5 +189,4 @@ func (s *Store[M]) close(l *loaded[M]) {
 		s.o.Observe(Event{Kind: CloseFailed, Version: l.version(), Err: err})
 	}
 	l.bundle.Release()
-	close(l.closed)
 }
