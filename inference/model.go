@@ -91,8 +91,9 @@ func openWith(ctx context.Context, dir string, o Options, open func(*bundle, eng
 		return nil, err
 	}
 	k := newKillers(o.Supervision)
-	memory := memoryFor(b.graph, cmp.Or(o.Workers, runtime.GOMAXPROCS(0)))
-	session, err := open(b, engine.Options{Threads: o.Threads, Memory: memory, Died: k.died, Restarted: k.Restarted})
+	workers := cmp.Or(o.Workers, runtime.GOMAXPROCS(0))
+	// One more, for what isn't the batcher's: golden answers, a comparison.
+	session, err := open(b, engine.Options{Threads: o.Threads, Runs: workers + 1, Memory: memoryFor(b.graph, workers), Died: k.died, Restarted: k.Restarted})
 	if err != nil && !errors.Is(err, engine.ErrGraph) {
 		return nil, machineError{err}
 	}

@@ -18,6 +18,8 @@ type Engine interface {
 // Options say how a graph is run. The zero Options are good.
 type Options struct {
 	Threads int // threads inside one Run; 0 means the engine's choice for this machine
+	// Runs is how many Runs there will be at the same time; 0: the engine's choice. More of them may wait for one another.
+	Runs int
 	// Memory is how many bytes a process that computes the graph alone may take for itself, mapped files aside; 0: the engine's choice.
 	// An engine that computes in this process has no use for it.
 	Memory int64

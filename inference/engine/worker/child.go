@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"modelgate/inference/engine"
 )
@@ -31,21 +35,19 @@ type child struct {
 	death *deathError   // why; to be read once gone is closed
 	hurry *time.Timer   // kills the worker that doesn't end after its socket; listen's, then bury's
 
-	mu      sync.Mutex // guards the fields below; never held during a read, a write or a wait
-	pending map[uint64]chan answer
-	last    uint64 // the id that was given last
-	dead    bool   // no answer comes any more
-	flying  int    // how many runs were in flight at the death
-	reason  error  // why we killed it; nil: we didn't
+	lanes  []*lane
+	vacant *semaphore.Weighted // one for each of them
+
+	mu     sync.Mutex // guards the fields below, and those of lanes that change; never held during a read, a write or a wait
+	free   []*lane
+	last   uint64 // the id that was given last
+	dead   bool   // no answer comes any more
+	flying int    // how many runs were in flight at the death
+	reason error  // why we killed it; nil: we didn't
 
 	outputs  atomic.Int64  // how many tensors a result has; 0: not known yet
 	answered atomic.Bool   // a run came out well
 	took     time.Duration // to start, load included; not changed once start has returned
-}
-
-type answer struct {
-	tensors []engine.Tensor
-	err     error
 }
 
 // A deathError says why a worker ended.
@@ -78,28 +80,34 @@ var (
 )
 
 // spawn starts the process. Its thread waits for it to end: the kernel kills it when the thread that started it ends.
-func spawn(ctx context.Context, o Options, w watch) (*child, error) {
-	ours, theirs, err := socketPair()
+func spawn(ctx context.Context, o Options, w watch, lanes int) (*child, error) {
+	ours, control, err := socketPair()
 	if err != nil {
 		return nil, err
 	}
+	ourLanes, theirs, err := makeLanes(lanes)
+	if err != nil {
+		return nil, errors.Join(err, ours.Close(), control.Close())
+	}
+	theirs = append([]*os.File{control}, theirs...)
 	c := &child{
 		o: o, watch: w, conn: ours, said: &head{}, turn: make(chan struct{}, 1), born: time.Now(),
-		hello: make(chan message, 2), gone: make(chan struct{}), pending: map[uint64]chan answer{},
+		hello: make(chan message, 2), gone: make(chan struct{}),
+		lanes: ourLanes, free: slices.Clone(ourLanes), vacant: semaphore.NewWeighted(int64(lanes)),
 	}
 	c.cmd, err = command(ctx, o, theirs)
 	if err != nil {
-		return nil, errors.Join(err, ours.Close(), theirs.Close())
+		return nil, errors.Join(err, ours.Close(), closeLanes(ourLanes), closeAll(theirs))
 	}
 	c.cmd.Stderr = c.said
 	started := make(chan error, 1)
 	var both sync.WaitGroup
 	both.Go(func() { wait(c.cmd, started) })
 	err = <-started
-	closeErr := theirs.Close()
+	closeErr := closeAll(theirs)
 	if err != nil {
 		both.Wait()
-		return nil, errors.Join(err, ours.Close())
+		return nil, errors.Join(err, ours.Close(), closeLanes(ourLanes))
 	}
 	if closeErr != nil {
 		c.kill(closeErr)
@@ -114,27 +122,35 @@ func spawn(ctx context.Context, o Options, w watch) (*child, error) {
 
 // run computes one batch. Its error is errUnsent, a *deathError, ctx's, the engine's, or says that the run was cancelled, computed on,
 // and was killed: an *engine.CrashError around ctx's.
-func (c *child) run(ctx context.Context, inputs []engine.Tensor) ([]engine.Tensor, error) {
-	id, answered, err := c.expect()
+func (c *child) run(ctx context.Context, k kind, inputs []engine.Tensor) ([]engine.Tensor, error) {
+	l, id, err := c.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.send(ctx, message{kind: kindRun, id: id, tensors: inputs}); err != nil {
-		c.forget(id)
+	frames, err := c.frames(message{kind: k, id: id, tensors: inputs})
+	if err != nil {
+		c.leave(l)
 		return nil, err
 	}
-	select {
-	case a := <-answered:
-		return a.tensors, a.err
-	case <-ctx.Done():
+	var late *time.Timer
+	var used time.Duration // when it was cancelled
+	var usedErr error
+	told := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(told)
+		late = c.killLater()
+		used, usedErr = c.used()
+		// Should it not get through, the answer is that the worker is gone.
+		_ = c.send(context.WithoutCancel(ctx), message{kind: kindCancel, id: id})
+	})
+	outputs, err := c.exchange(l, id, frames)
+	if stop() {
+		return outputs, err
 	}
-	late := c.killLater()
-	defer late.Stop()
-	used, usedErr := c.used()
-	// Should it not get through, the answer is that the worker is gone.
-	_ = c.send(context.WithoutCancel(ctx), message{kind: kindCancel, id: id})
+	<-told
+	late.Stop()
 	var d *deathError
-	if a := <-answered; usedErr != nil || !errors.As(a.err, &d) || !errors.Is(d, errHung) || d.used-used < c.o.Grace/computing {
+	if usedErr != nil || !errors.As(err, &d) || !errors.Is(d, errHung) || d.used-used < c.o.Grace/computing {
 		return nil, ctx.Err()
 	}
 	return nil, &engine.CrashError{Cause: engine.Hung, Proven: d.flying <= 1, Err: ctx.Err()}
@@ -154,22 +170,24 @@ func (c *child) used() (time.Duration, error) {
 	}
 }
 
-// live has the worker compute at the usual priority from now on.
-func (c *child) live(ctx context.Context) error { return c.send(ctx, message{kind: kindLive}) }
-
-// send writes a message when its turn comes. A worker that doesn't read it is killed: half a message is none. The error is
-// engine.ErrInput where m's tensors can't be sent, ctx's before anything was written, and the death of the worker.
-func (c *child) send(ctx context.Context, m message) error {
-	buffers, err := m.frames()
+// frames encodes a message. The error is engine.ErrInput where its tensors can't be sent.
+func (c *child) frames(m message) (net.Buffers, error) {
+	frames, err := m.frames()
 	if err != nil {
-		return fmt.Errorf("%w: %w", engine.ErrInput, err)
+		return nil, fmt.Errorf("%w: %w", engine.ErrInput, err)
 	}
-	var size int64
-	for _, b := range buffers[1:] {
-		size += int64(len(b))
+	if size := total(frames); size > c.o.MaxData {
+		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", engine.ErrInput, size, c.o.MaxData)
 	}
-	if size > c.o.MaxData {
-		return fmt.Errorf("%w: %d bytes, the limit is %d", engine.ErrInput, size, c.o.MaxData)
+	return frames, nil
+}
+
+// send writes a message to the control socket when its turn comes. A worker that doesn't read it is killed: half a message is none. The
+// error is ctx's before anything was written, and the death of the worker.
+func (c *child) send(ctx context.Context, m message) error {
+	frames, err := c.frames(m)
+	if err != nil {
+		return err
 	}
 	select {
 	case c.turn <- struct{}{}:
@@ -180,7 +198,7 @@ func (c *child) send(ctx context.Context, m message) error {
 	}
 	err = c.conn.SetWriteDeadline(time.Now().Add(c.o.Grace))
 	if err == nil {
-		_, err = buffers.WriteTo(c.conn)
+		err = write(c.conn, frames)
 	}
 	<-c.turn
 	if err == nil {
@@ -193,26 +211,7 @@ func (c *child) send(ctx context.Context, m message) error {
 	return c.death
 }
 
-// expect makes room for the answer to a run.
-func (c *child) expect() (uint64, chan answer, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.dead {
-		return 0, nil, errUnsent
-	}
-	c.last++
-	answered := make(chan answer, 1)
-	c.pending[c.last] = answered
-	return c.last, answered, nil
-}
-
-func (c *child) forget(id uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.pending, id)
-}
-
-// listen gives each answer to who waits for it, until the worker shuts its end. One that breaks the protocol is killed.
+// listen reads what comes on the control socket, until the worker shuts its end. One that breaks the protocol is killed.
 func (c *child) listen() {
 	r := bufio.NewReaderSize(c.conn, 64<<10)
 	for {
@@ -228,14 +227,14 @@ func (c *child) listen() {
 		}
 	}
 	c.mu.Lock()
-	c.dead, c.flying = true, len(c.pending)
+	c.dead, c.flying = true, c.runsLocked()
 	c.mu.Unlock()
 	c.hurry = c.killLater() // a worker has no reason to live beyond its socket
 }
 
 // gone says whether err comes of a process at the other end that has ended, in the middle of a message or not.
 func gone(err error) bool {
-	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, os.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -248,36 +247,16 @@ func (c *child) killLater() *time.Timer {
 	return time.AfterFunc(c.o.Grace, func() { c.kill(errHung) })
 }
 
+// deliver gives what answers open to who waits for it.
 func (c *child) deliver(m message) error {
 	if m.id == 0 {
 		select {
 		case c.hello <- m:
 			return nil
 		default:
-			return fmt.Errorf("%w: a message of kind %d that nobody waits for", errProtocol, m.kind)
 		}
 	}
-	a := answer{tensors: m.tensors}
-	switch {
-	case m.kind == kindFailed:
-		a.err = m.asError()
-	case m.kind != kindResult:
-		return fmt.Errorf("%w: an answer of kind %d", errProtocol, m.kind)
-	case int64(len(m.tensors)) != c.outputs.Load():
-		return fmt.Errorf("%w: %d outputs, the graph has %d", errProtocol, len(m.tensors), c.outputs.Load())
-	}
-	c.mu.Lock()
-	answered, ok := c.pending[m.id]
-	delete(c.pending, m.id)
-	c.mu.Unlock()
-	if !ok {
-		return fmt.Errorf("%w: an answer to run %d, which waits for none", errProtocol, m.id)
-	}
-	if a.err == nil {
-		c.answered.Store(true)
-	}
-	answered <- a
-	return nil
+	return fmt.Errorf("%w: a message of kind %d, id %d, that nobody waits for", errProtocol, m.kind, m.id)
 }
 
 // kill ends the process, for the first reason that is given. It may have ended by itself.
@@ -308,8 +287,6 @@ func (c *child) close() {
 func (c *child) bury() {
 	c.mu.Lock()
 	d := &deathError{ours: c.reason, flying: c.flying, fresh: !c.answered.Load()}
-	left := c.pending
-	c.pending = nil
 	c.mu.Unlock()
 	d.text, d.cause = c.said.epitaph(c.cmd.ProcessState, d.ours)
 	if s := c.cmd.ProcessState; s != nil {
@@ -321,10 +298,8 @@ func (c *child) bury() {
 	}
 	c.hurry.Stop()
 	_ = c.conn.Close()
+	_ = closeLanes(c.lanes)
 	close(c.gone)
-	for _, answered := range left {
-		answered <- answer{err: d}
-	}
 }
 
 // logLast logs what the worker said on its standard error.

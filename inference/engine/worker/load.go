@@ -16,7 +16,7 @@ func start(ctx context.Context, o Options, w watch, open openMessage) (*child, o
 	if err := ctx.Err(); err != nil {
 		return nil, openedMessage{}, err
 	}
-	c, err := spawn(ctx, o, w)
+	c, err := spawn(ctx, o, w, open.Lanes)
 	if err != nil {
 		return nil, openedMessage{}, fmt.Errorf("start a worker: %w", err)
 	}

@@ -14,9 +14,11 @@ import (
 // What shuts a worker in is Linux's.
 var errLinux = errors.New("worker processes exist on Linux only: set isolation to none")
 
+func lanePair() (ours, theirs *os.File, err error) { return nil, nil, errLinux }
+
 func socketPair() (*net.UnixConn, *os.File, error) { return nil, nil, errLinux }
 
-func command(context.Context, Options, *os.File) (*exec.Cmd, error) { return nil, errLinux }
+func command(context.Context, Options, []*os.File) (*exec.Cmd, error) { return nil, errLinux }
 
 func wait(_ *exec.Cmd, started chan<- error) { started <- errLinux }
 
@@ -27,7 +29,11 @@ type box struct {
 	mayRaise bool
 }
 
-func socket() (*net.UnixConn, error) { return nil, errLinux }
+func controlSocket() (*net.UnixConn, error) { return nil, errLinux }
+
+func laneSocket(int) *os.File { return nil }
+
+func closeInherited(*net.UnixConn, int) error { return errLinux }
 
 func shutIn(openMessage, []string) (*box, error) { return nil, errLinux }
 

@@ -13,23 +13,29 @@ import (
 )
 
 // protocolVersion is that of the messages below. Both ends are one program, or two that say the same number.
-const protocolVersion = 1
+const protocolVersion = 2
 
 // A kind says what a message is.
 //
-//	kind    from    id      meta                       data
-//	open    parent  0       JSON: an openMessage
-//	hello   worker  0       JSON: a helloMessage
-//	opened  worker  0       JSON: an openedMessage
-//	run     parent  of run  descriptions of tensors    their elements, one tensor after the other
-//	result  worker  of run  descriptions of tensors    their elements
-//	failed  worker  0, run  which errors it is, text
-//	cancel  parent  of run
-//	live    parent  0
+//	kind    from    on       id      meta                       data
+//	open    parent  control  0       JSON: an openMessage
+//	hello   worker  control  0       JSON: a helloMessage
+//	opened  worker  control  0       JSON: an openedMessage
+//	failed  worker  control  0       which errors it is, text
+//	lane    parent  control  of lane
+//	cancel  parent  control  of run
+//	run     parent  lane     of run  descriptions of tensors    their elements, one tensor after the other
+//	try     parent  lane     of run  descriptions of tensors    their elements
+//	result  worker  lane     of run  descriptions of tensors    their elements
+//	failed  worker  lane     of run  which errors it is, text
 //
 // The parent begins with open. The worker says hello once it is shut in, before it touches the graph, and opened or failed
-// after. One that was given a job does it in between, and isn't sent runs. Each run has one answer, result or failed, also when it was cancelled; answers come in any order. Live ends the time in
-// which the worker computes only where nobody else wants to. When the parent shuts its end, the worker ends.
+// after. One that was given a job does it in between, and isn't sent runs. A try is a run before the version serves, computed only where nobody else
+// wants to; the first run ends that time. When the parent shuts its end, the worker ends.
+//
+// A lane is a socket for one run at a time. The worker reads it once it was told of it; from then on each run has one answer, result or
+// failed, also when it was cancelled. So a run costs the thread that asks and the thread that computes one write and one read each, in
+// which they wait for one another: nothing is passed on between threads of one process.
 type kind uint8
 
 const (
@@ -37,12 +43,16 @@ const (
 	kindHello
 	kindOpened
 	kindRun
+	kindTry
 	kindResult
 	kindFailed
 	kindCancel
-	kindLive
+	kindLane
 	kinds // how many there are, and one
 )
+
+// tensors says whether a message of this kind holds tensors.
+func (k kind) tensors() bool { return k == kindRun || k == kindTry || k == kindResult }
 
 // Every message has a header: kind (1 byte), zero (3), length of meta (4), length of data (8), id (8). Numbers are little-endian.
 // Elements of tensors are as they lie in memory: both ends run on one machine.
@@ -71,6 +81,7 @@ type openMessage struct {
 	MaxData   int64  `json:"max_data"`   // bytes of tensors in a message
 	Live      bool   `json:"live"`       // compute at the usual priority from the start
 	Prepared  bool   `json:"prepared"`   // the graph is in the engine's own form
+	Lanes     int    `json:"lanes"`
 	Job       *job   `json:"job,omitempty"`
 }
 
@@ -115,7 +126,7 @@ func jsonMessage(k kind, v any) message {
 // frames encodes m: the header and meta in the first buffer, then the elements, which aren't copied.
 func (m message) frames() (net.Buffers, error) {
 	meta, data := m.meta, net.Buffers(nil)
-	if m.kind == kindRun || m.kind == kindResult {
+	if m.kind.tensors() {
 		var err error
 		if meta, data, err = encodeTensors(m.tensors); err != nil {
 			return nil, err
@@ -144,20 +155,19 @@ func readMessage(r io.Reader, maxData int64) (message, error) {
 	}
 	m := message{kind: kind(header[0]), id: binary.LittleEndian.Uint64(header[16:])}
 	meta, data := binary.LittleEndian.Uint32(header[4:]), binary.LittleEndian.Uint64(header[8:])
-	tensors := m.kind == kindRun || m.kind == kindResult
 	switch {
 	case m.kind == 0 || m.kind >= kinds || header[1]|header[2]|header[3] != 0:
 		return message{}, fmt.Errorf("%w: a header of % x", errProtocol, header)
 	case meta > maxMeta:
 		return message{}, fmt.Errorf("%w: a description of %d bytes, the limit is %d", errProtocol, meta, maxMeta)
-	case data > uint64(maxData) || data > 0 && !tensors:
+	case data > uint64(maxData) || data > 0 && !m.kind.tensors():
 		return message{}, fmt.Errorf("%w: %d bytes of tensors in a message of kind %d, the limit is %d", errProtocol, data, m.kind, maxData)
 	}
 	m.meta = make([]byte, meta)
 	if _, err := io.ReadFull(r, m.meta); err != nil {
 		return message{}, cut(err)
 	}
-	if tensors {
+	if m.kind.tensors() {
 		var err error
 		if m.tensors, err = decodeTensors(m.meta, data, r); err != nil {
 			return message{}, cut(err)

@@ -40,7 +40,8 @@ func samples() []message {
 		{kind: kindRun, id: 1, tensors: []engine.Tensor{}},
 		errorMessage(9, fmt.Errorf("%w: text", engine.ErrGraph)),
 		{kind: kindCancel, id: 3},
-		{kind: kindLive},
+		{kind: kindTry, id: 2, tensors: []engine.Tensor{}},
+		{kind: kindLane, id: 3},
 	}
 }
 
@@ -168,23 +169,23 @@ func FuzzFromWorker(f *testing.F) {
 	}
 	f.Add(all)
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		c := &child{hello: make(chan message, 2), pending: map[uint64]chan answer{}}
+		c := &child{hello: make(chan message, 2)}
 		c.outputs.Store(1)
-		_, first, _ := c.expect()
-		_, _, _ = c.expect()
 		r := bytes.NewReader(raw)
 		for {
 			m, err := readMessage(r, testMaxData)
-			if err != nil || c.deliver(m) != nil {
+			if err != nil {
 				break
 			}
-		}
-		select {
-		case a := <-first:
-			if (a.err == nil) == (len(a.tensors) != 1) {
-				t.Errorf("an answer of %d tensors, %v", len(a.tensors), a.err)
+			if c.check(m, m.id) == nil && m.kind == kindResult && len(m.tensors) != 1 {
+				t.Errorf("an answer of %d tensors", len(m.tensors))
 			}
-		default:
+			if c.check(m, m.id+1) == nil {
+				t.Errorf("the answer to run %d is that to another", m.id)
+			}
+			if c.deliver(m) == nil && m.id != 0 {
+				t.Errorf("somebody waits for kind %d, id %d", m.kind, m.id)
+			}
 		}
 	})
 }
@@ -209,17 +210,17 @@ func FuzzFromParent(f *testing.F) {
 	f.Add(all)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		ours, theirs := net.Pipe()
-		go func() {
-			for buf := make([]byte, 1<<16); ; {
-				if _, err := ours.Read(buf); err != nil {
-					return
-				}
-			}
-		}()
-		s := &server{conn: theirs, open: openMessage{MaxData: testMaxData}, session: echo{}, box: &box{priority: &priority{}}, runs: map[uint64]context.CancelFunc{}}
+		s := &server{control: theirs, open: openMessage{MaxData: testMaxData}, session: echo{}, box: &box{priority: &priority{}}, runs: map[uint64]context.CancelFunc{}}
 		s.live.Store(true)
 		_ = s.serve(bytes.NewReader(raw))
-		s.work.Wait()
+		var answers bytes.Buffer
+		s.serveLane(bytes.NewReader(raw), &answers)
+		for answers.Len() > 0 {
+			if m, err := readMessage(&answers, testMaxData); err != nil || m.kind != kindResult && m.kind != kindFailed {
+				t.Errorf("%v, an answer of kind %d", err, m.kind)
+				break
+			}
+		}
 		_ = ours.Close()
 		_ = theirs.Close()
 	})

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,19 +30,19 @@ type Host struct {
 	Job func(eng engine.Engine, spec json.RawMessage) (any, error)
 }
 
-// Serve is all that a worker process does: it shuts the process in, loads the graph that the parent names on descriptor 3, and
+// Serve is all that a worker process does: it shuts the process in, loads the graph that the parent names, and
 // answers runs until the parent shuts its end. The process is to end when Serve returns: runs may still be under way.
 func Serve(h Host) error {
 	// Service managers and terminals send these to all processes of a gateway: the gateway says when a worker ends.
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	// What exceeds a limit of files gets an error, as on a full disk.
 	signal.Ignore(syscall.SIGXFSZ)
-	conn, err := socket()
+	conn, err := controlSocket()
 	if err != nil {
 		return err
 	}
 	r := bufio.NewReaderSize(conn, 64<<10)
-	s := &server{h: h, conn: conn, runs: map[uint64]context.CancelFunc{}}
+	s := &server{h: h, control: conn, runs: map[uint64]context.CancelFunc{}}
 	m, err := readMessage(r, 0)
 	if err != nil {
 		return fmt.Errorf("read what to load: %w", err)
@@ -49,8 +50,11 @@ func Serve(h Host) error {
 	if err := m.decode(kindOpen, &s.open); err != nil {
 		return err
 	}
+	if err := closeInherited(conn, min(s.open.Lanes, maxLanes)); err != nil {
+		return fmt.Errorf("close inherited descriptors: %w", err)
+	}
 	if err := s.load(); err != nil {
-		return errors.Join(s.send(errorMessage(0, err)), ended(r, s.open.MaxData))
+		return errors.Join(s.tell(errorMessage(0, err)), ended(r, s.open.MaxData))
 	}
 	return s.serve(r)
 }
@@ -74,17 +78,15 @@ func ignoreEOF(err error) error {
 // A server is the worker's side of one session.
 type server struct {
 	h       Host
-	conn    net.Conn
+	control net.Conn
 	open    openMessage
 	session engine.Session
 	box     *box
 	live    atomic.Bool
-	work    sync.WaitGroup // the runs; the end of the process doesn't wait for them
 
-	writing sync.Mutex // held while a message is written: nothing else is done under it
-
-	mu   sync.Mutex // guards runs
+	mu   sync.Mutex // guards the fields below
 	runs map[uint64]context.CancelFunc
+	err  error // what the parent did wrong on a lane
 }
 
 // load shuts the process in, loads the graph and tells the parent of both.
@@ -101,14 +103,14 @@ func (s *server) load() error {
 	}
 	// The threads that a graph's loading leaves behind keep its priority: they may only be lowered if they can be raised again.
 	s.live.Store(s.open.Live || s.open.Threads > 1 && !s.box.mayRaise)
-	if err := s.send(jsonMessage(kindHello, helloMessage{Protocol: protocolVersion, Walls: s.box.name})); err != nil {
+	if err := s.tell(jsonMessage(kindHello, helloMessage{Protocol: protocolVersion, Walls: s.box.name})); err != nil {
 		return err
 	}
 	if s.open.Job != nil {
 		return s.job(eng)
 	}
 	if s.open.Path == "" {
-		return s.send(jsonMessage(kindOpened, openedMessage{}))
+		return s.tell(jsonMessage(kindOpened, openedMessage{}))
 	}
 	s.run(func() {
 		s.session, err = eng.Open(context.Background(), s.open.Path, engine.Options{Threads: s.open.Threads, Prepared: s.open.Prepared})
@@ -119,7 +121,7 @@ func (s *server) load() error {
 	if s.h.Loaded != nil {
 		s.h.Loaded()
 	}
-	return s.send(jsonMessage(kindOpened, openedMessage{Inputs: s.session.Inputs(), Outputs: s.session.Outputs()}))
+	return s.tell(jsonMessage(kindOpened, openedMessage{Inputs: s.session.Inputs(), Outputs: s.session.Outputs()}))
 }
 
 // job does a job and sends what comes of it. All that it starts is where nobody else wants to run.
@@ -136,7 +138,7 @@ func (s *server) job(eng engine.Engine) error {
 	if err != nil {
 		return fmt.Errorf("encode what came of the job: %w", err)
 	}
-	return s.send(jsonMessage(kindOpened, openedMessage{Result: text}))
+	return s.tell(jsonMessage(kindOpened, openedMessage{Result: text}))
 }
 
 // run calls f at the priority of now.
@@ -148,29 +150,49 @@ func (s *server) run(f func()) {
 	s.box.lowered(f)
 }
 
+// serve does what it is told on the control socket, until the parent shuts its end of that, or does wrong on any.
 func (s *server) serve(r io.Reader) error {
 	for {
 		m, err := readMessage(r, s.open.MaxData)
 		if err != nil {
-			return ignoreEOF(err)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return cmp.Or(s.err, ignoreEOF(err))
 		}
 		switch m.kind {
-		case kindRun:
-			if s.session == nil {
-				return fmt.Errorf("%w: a run without a graph", errProtocol)
+		case kindLane:
+			if s.session == nil || m.id >= uint64(s.open.Lanes) { //nolint:gosec // not negative
+				return fmt.Errorf("%w: lane %d of %d", errProtocol, m.id, s.open.Lanes)
 			}
-			ctx, err := s.begin(m.id)
-			if err != nil {
-				return err
-			}
-			s.work.Go(func() { s.answer(ctx, m) })
+			lane := laneSocket(int(m.id)) //nolint:gosec // as small as checked
+			go s.serveLane(lane, lane)
 		case kindCancel:
 			s.end(m.id)
-		case kindLive:
-			s.live.Store(true)
-			s.box.raise()
 		default:
 			return fmt.Errorf("%w: kind %d from a parent", errProtocol, m.kind)
+		}
+	}
+}
+
+// serveLane answers the runs of a lane, on a thread that either waits for one or computes. The end of the process doesn't wait for it.
+func (s *server) serveLane(in io.Reader, out io.Writer) {
+	r := bufio.NewReaderSize(in, 64<<10)
+	for {
+		m, err := readMessage(r, s.open.MaxData)
+		if err == nil && m.kind != kindRun && m.kind != kindTry {
+			err = fmt.Errorf("%w: kind %d on a lane", errProtocol, m.kind)
+		}
+		if err == nil {
+			err = s.answer(m, out)
+		}
+		if ignoreEOF(err) != nil {
+			s.mu.Lock()
+			s.err = err
+			s.mu.Unlock()
+			_ = s.control.Close() // has serve end, and the process
+		}
+		if err != nil {
+			return
 		}
 	}
 }
@@ -198,7 +220,14 @@ func (s *server) end(id uint64) {
 }
 
 // answer computes a run and sends what comes of it.
-func (s *server) answer(ctx context.Context, m message) {
+func (s *server) answer(m message, out io.Writer) error {
+	ctx, err := s.begin(m.id)
+	if err != nil {
+		return err
+	}
+	if m.kind == kindRun && !s.live.Swap(true) {
+		s.box.raise()
+	}
 	reply := message{kind: kindResult, id: m.id}
 	s.run(func() {
 		var err error
@@ -210,25 +239,24 @@ func (s *server) answer(ctx context.Context, m message) {
 	s.mu.Lock()
 	delete(s.runs, m.id)
 	s.mu.Unlock()
-	// A parent that doesn't read any more is gone: the reader sees it too.
-	_ = s.send(reply)
+	return s.send(out, reply)
 }
 
+// tell sends a message on the control socket. Only the goroutine that serves it does.
+func (s *server) tell(m message) error { return s.send(s.control, m) }
+
 // send writes a message. One that can't be written, because a graph gave what is no tensor, becomes an error message.
-func (s *server) send(m message) error {
-	buffers, err := m.frames()
-	if size := total(buffers); err == nil && size > s.open.MaxData {
+func (s *server) send(w io.Writer, m message) error {
+	frames, err := m.frames()
+	if size := total(frames); err == nil && size > s.open.MaxData {
 		err = fmt.Errorf("the outputs take %d bytes, the limit is %d", size, s.open.MaxData)
 	}
 	if err != nil {
-		if buffers, err = errorMessage(m.id, fmt.Errorf("%w: %w", engine.ErrGraph, err)).frames(); err != nil {
+		if frames, err = errorMessage(m.id, fmt.Errorf("%w: %w", engine.ErrGraph, err)).frames(); err != nil {
 			return err
 		}
 	}
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	_, err = buffers.WriteTo(s.conn)
-	return err
+	return write(w, frames)
 }
 
 // total is how many bytes of elements a message has.

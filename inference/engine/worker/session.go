@@ -46,19 +46,11 @@ func newSession(ctx context.Context, o Options, w watch, open openMessage, c *ch
 func (s *session) Inputs() []engine.TensorSpec  { return s.opened.Inputs }
 func (s *session) Outputs() []engine.TensorSpec { return s.opened.Outputs }
 
-// Live says that the version serves: its worker, and those that follow it, compute at the usual priority.
-func (s *session) Live(ctx context.Context) error {
+// Live says that the version serves: its worker, and those that follow it, compute at the usual priority from the next run on.
+func (s *session) Live(context.Context) error {
 	s.mu.Lock()
-	c, was := s.child, s.open.Live
+	defer s.mu.Unlock()
 	s.open.Live = true
-	s.mu.Unlock()
-	if was || c == nil {
-		return nil
-	}
-	var d *deathError
-	if err := c.live(ctx); err != nil && !errors.As(err, &d) { // the next worker knows
-		return fmt.Errorf("tell a worker that it is live: %w", err)
-	}
 	return nil
 }
 
@@ -105,11 +97,11 @@ func (s *session) beside(ctx context.Context, inputs []engine.Tensor, share int6
 	}
 	defer s.gate.Release(share)
 	for {
-		c, err := s.current(ctx)
+		c, k, err := s.current(ctx)
 		if err != nil {
 			return nil, err
 		}
-		outputs, err := c.run(ctx, inputs)
+		outputs, err := c.run(ctx, k, inputs)
 		if !errors.Is(err, errUnsent) {
 			return outputs, err
 		}
@@ -122,16 +114,19 @@ func (s *session) beside(ctx context.Context, inputs []engine.Tensor, share int6
 	}
 }
 
-// current is the worker. While there is none, it waits for the next start to succeed or fail.
-func (s *session) current(ctx context.Context) (*child, error) {
+// current is the worker, and what a run is for it. While there is none, it waits for the next start to succeed or fail.
+func (s *session) current(ctx context.Context) (*child, kind, error) {
 	s.mu.Lock()
-	c, changed, failed := s.child, s.changed, s.failed
+	c, changed, failed, k := s.child, s.changed, s.failed, kindTry
+	if s.open.Live {
+		k = kindRun
+	}
 	s.mu.Unlock()
 	for c == nil {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, 0, ctx.Err()
 		}
 		s.mu.Lock()
 		c, changed = s.child, s.changed
@@ -139,10 +134,10 @@ func (s *session) current(ctx context.Context) (*child, error) {
 		again := s.failed != failed
 		s.mu.Unlock()
 		if c == nil && again {
-			return nil, fmt.Errorf("%w, and can't be started: %w", engine.ErrCrashed, failure)
+			return nil, 0, fmt.Errorf("%w, and can't be started: %w", engine.ErrCrashed, failure)
 		}
 	}
-	return c, nil
+	return c, k, nil
 }
 
 // replace puts next in the place of the worker c, if c is still there.

@@ -21,29 +21,43 @@ type box struct {
 	*priority
 }
 
-// socket is descriptor 3, which the parent left us. No descriptor but it and those of standard input, output and error is ours:
-// what a library of the parent forgot to close on exec is closed here.
-func socket() (*net.UnixConn, error) {
-	if err := closeInherited(); err != nil {
-		return nil, fmt.Errorf("close inherited descriptors: %w", err)
-	}
-	unix.CloseOnExec(socketFD)
-	c, err := connection(os.NewFile(socketFD, "socket"))
+// controlSocket is descriptor 3, which the parent left us.
+func controlSocket() (*net.UnixConn, error) {
+	unix.CloseOnExec(controlFD)
+	c, err := connection(os.NewFile(controlFD, "control"))
 	if err != nil {
-		return nil, fmt.Errorf("a worker is started by modelgate itself, with a socket as descriptor %d: %w", socketFD, err)
+		return nil, fmt.Errorf("a worker is started by modelgate itself, with a socket as descriptor %d: %w", controlFD, err)
 	}
 	return c, nil
 }
 
-// closeInherited closes all descriptors above the socket's but those of Go's poller.
-func closeInherited() error {
+// laneSocket is the end of a lane that the parent left us.
+func laneSocket(lane int) *os.File {
+	return os.NewFile(uintptr(firstLaneFD+lane), "lane")
+}
+
+// closeInherited closes all descriptors but those of standard input, output and error, the sockets', and those of Go's poller: what a
+// library of the parent forgot to close on exec.
+func closeInherited(control *net.UnixConn, lanes int) error {
+	raw, err := control.SyscallConn()
+	if err != nil {
+		return err
+	}
+	ours := -1
+	if err := raw.Control(func(fd uintptr) { ours = int(fd) }); err != nil {
+		return err
+	}
 	list, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return err
 	}
 	for _, e := range list {
 		fd, err := strconv.Atoi(e.Name())
-		if err != nil || fd <= socketFD {
+		if err != nil || fd <= controlFD || fd == ours {
+			continue
+		}
+		if fd < firstLaneFD+lanes {
+			unix.CloseOnExec(fd)
 			continue
 		}
 		target, err := os.Readlink("/proc/self/fd/" + e.Name())

@@ -41,14 +41,14 @@ func TestWalls(t *testing.T) {
 	if err := divide().WriteFile(graph); err != nil {
 		t.Fatal(err)
 	}
-	s, err := newEngine(t, worker.Options{}, "probe", "-").Open(t.Context(), graph, engine.Options{})
+	s, err := newEngine(t, worker.Options{}, "probe", "-").Open(t.Context(), graph, engine.Options{Runs: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = s.Close() }()
 	within := filepath.Join(bundle, "new")
 	for question, want := range map[string]string{
-		"environment":             "MALLOC_ARENA_MAX=2 GOMAXPROCS=1",
+		"environment":             "MALLOC_ARENA_MAX=2 GOMAXPROCS=4",
 		"privileges":              "1 <nil>",
 		"read " + graph:           "<nil>",
 		"read " + elsewhere:       "open " + elsewhere + ": permission denied",

@@ -96,7 +96,7 @@ func (e *Engine) Open(ctx context.Context, path string, o engine.Options) (engin
 	if limit <= 0 || e.o.DataLimit > 0 && e.o.DataLimit < limit {
 		limit = e.o.DataLimit
 	}
-	open := openMessage{Protocol: protocolVersion, Path: path, Threads: o.Threads, DataLimit: limit, MaxData: e.o.MaxData, Prepared: o.Prepared}
+	open := openMessage{Protocol: protocolVersion, Path: path, Threads: o.Threads, DataLimit: limit, MaxData: e.o.MaxData, Prepared: o.Prepared, Lanes: lanesFor(o.Runs)}
 	w := watch{o.Died, o.Restarted}
 	c, opened, err := start(ctx, e.o, w, open)
 	if err != nil {
