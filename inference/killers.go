@@ -27,6 +27,8 @@ type Supervision struct {
 	Died      func(engine.Cause) // the process ended without being told to
 	Restarted func()             // another is in its place
 	Refused   func()             // an input wasn't tried again
+	// Charged says that an input ended the process of a version that serves, for the first few inputs: those before AtFault is called.
+	Charged func(what string)
 	// AtFault says that the version, which serves, is at fault, and why. It is called again with each further input that ends the process.
 	AtFault func(why string)
 }
@@ -49,11 +51,13 @@ func (s Supervision) withDefaults() Supervision {
 			*f = func() {}
 		}
 	}
+	for _, f := range []*func(string){&s.Charged, &s.AtFault} {
+		if *f == nil {
+			*f = func(string) {}
+		}
+	}
 	if s.Died == nil {
 		s.Died = func(engine.Cause) {}
-	}
-	if s.AtFault == nil {
-		s.AtFault = func(string) {}
 	}
 	return s
 }
@@ -75,6 +79,7 @@ type killers struct {
 	known   map[digest]*killer
 	order   []digest // of known, oldest first
 	crashed int      // how many different inputs crashed the process, forgotten ones included
+	charged int      // how many were told to Charged
 }
 
 type digest [sha256.Size]byte
@@ -120,13 +125,22 @@ func (k *killers) charge(ex Example, err error) {
 	if !errors.As(err, &crash) || !crash.Proven {
 		return
 	}
-	if n := k.add(digestOf(ex), crash.Cause == engine.Crashed); n >= k.Killers && k.live.Load() {
+	d := digestOf(ex)
+	n, told := k.add(d, crash.Cause == engine.Crashed)
+	if !k.live.Load() {
+		return
+	}
+	if told && n < k.Killers {
+		k.Charged(fmt.Sprintf("an input (sha256 %.12x…) ended the process that computes it, %s, and isn't tried again for %v: %v", d, crash.Cause, k.RefuseFor, crash.Err))
+	}
+	if n >= k.Killers {
 		k.AtFault(fmt.Sprintf("%d different inputs ended the process that computes it; the last time %v", n, crash.Err))
 	}
 }
 
-// add remembers an input. It returns how many different ones have crashed the process if this is a new one, else 0.
-func (k *killers) add(d digest, crashed bool) int {
+// add remembers an input. n is how many different ones have crashed the process if this is a new one, else 0. told says that it is one of
+// the first few.
+func (k *killers) add(d digest, crashed bool) (n int, told bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.some.Store(true)
@@ -135,6 +149,8 @@ func (k *killers) add(d digest, crashed bool) int {
 		found = &killer{}
 		k.known[d] = found
 		k.order = append(k.order, d)
+		k.charged++
+		told = k.charged <= k.Killers
 		if len(k.order) > mostKillers {
 			delete(k.known, k.order[0])
 			k.order = k.order[1:]
@@ -142,11 +158,11 @@ func (k *killers) add(d digest, crashed bool) int {
 	}
 	found.until = time.Now().Add(k.RefuseFor)
 	if !crashed || found.crashed {
-		return 0
+		return 0, told
 	}
 	found.crashed = true
 	k.crashed++
-	return k.crashed
+	return k.crashed, told
 }
 
 // Health is what the process that computes a model went through, since the model was opened.

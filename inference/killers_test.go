@@ -24,6 +24,7 @@ type tally struct {
 	deaths   map[engine.Cause]int
 	restarts int
 	refused  int
+	charged  []string
 	blamed   []string
 }
 
@@ -34,6 +35,7 @@ func (c *tally) supervision(killers int, refuseFor time.Duration) inference.Supe
 		Died:      func(cause engine.Cause) { note(func() { c.deaths[cause]++ }) },
 		Restarted: func() { note(func() { c.restarts++ }) },
 		Refused:   func() { note(func() { c.refused++ }) },
+		Charged:   func(what string) { note(func() { c.charged = append(c.charged, what) }) },
 		AtFault:   func(why string) { note(func() { c.blamed = append(c.blamed, why) }) },
 	}
 }
@@ -152,6 +154,9 @@ func TestKillersAreCounted(t *testing.T) {
 	kill("sad day")
 	if len(c.blamed) != 2 {
 		t.Errorf("a third input: blamed %q", c.blamed)
+	}
+	if len(c.charged) != 1 || !strings.Contains(c.charged[0], "sha256") || !strings.Contains(c.charged[0], "SIGFPE") {
+		t.Errorf("charged %q, want the first input, once", c.charged)
 	}
 }
 

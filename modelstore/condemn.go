@@ -10,6 +10,7 @@ import (
 const (
 	actorSupervisor = "supervisor"
 	codeLastGood    = "last_good_version"
+	codeCharged     = "charged"
 )
 
 // Condemn says that v, which serves, does harm, and why: v goes into quarantine, and the version before it serves again, from memory
@@ -27,6 +28,21 @@ func (u *Updater) Condemn(v Version, why string) {
 	}
 	m.condemned, m.condemnAgain = v, time.Now().Add(condemnGap)
 	u.enqueueLocked(m, true, func(ctx context.Context, m *model) error { return u.condemn(ctx, m, v, why) })
+}
+
+// Charge notes in the ledger what was charged to v, which serves, without condemning it for that. It never blocks.
+func (u *Updater) Charge(v Version, what string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	m := u.models[v.Model]
+	if m == nil || u.ended {
+		return
+	}
+	u.enqueueLocked(m, false, func(_ context.Context, m *model) error {
+		active, _ := u.slots.Serving(m.Name)
+		u.record(m, Entry{Candidate: v, Active: active, Outcome: Noted, Code: codeCharged, Actor: actorSupervisor, Reason: fmt.Sprintf("%v: %s", v, what)})
+		return nil
+	})
 }
 
 // condemnGap is how long what is said against a version isn't heard again: most of all where there is nothing to go back to.

@@ -133,7 +133,9 @@ func (g *gateway) loader(eng engine.Engine, tokenizers *hf.Pool, metrics *server
 		o.Tokenizers, o.Decoder = tokenizers, g.decoder
 		o.Observed = func(n int, waits []time.Duration) { metrics.Batch(v.Model, n, waits) }
 		o.Supervision = metrics.Supervise(v.Model, inference.Supervision{
-			RefuseFor: time.Duration(c.Worker.RefuseFor), Killers: c.Worker.Killers, AtFault: func(why string) { g.updater.Condemn(v, why) }})
+			RefuseFor: time.Duration(c.Worker.RefuseFor), Killers: c.Worker.Killers,
+			Charged: func(what string) { g.updater.Charge(v, what) },
+			AtFault: func(why string) { g.updater.Condemn(v, why) }})
 		return openModel(ctx, b, eng, o, g.log)
 	}
 }

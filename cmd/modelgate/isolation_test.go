@@ -313,6 +313,19 @@ func TestIsolation(t *testing.T) {
 	if d := m.GetLastDecision(); d.GetCode() != "last_good_version" || d.GetActor() != "supervisor" || d.GetOutcome() != "noted" {
 		t.Errorf("the newest decision is %v, want that the last good version stays", d)
 	}
+	r, err := modelgatev1.NewModelServiceClient(conn).History(t.Context(), &modelgatev1.HistoryRequest{Model: "text"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	charged := 0
+	for _, e := range r.GetEntries() {
+		if e.GetCode() == "charged" && e.GetActor() == "supervisor" && e.GetOutcome() == "noted" && strings.Contains(e.GetReason(), "SIGFPE") {
+			charged++
+		}
+	}
+	if charged != 2 {
+		t.Errorf("the ledger tells of %d inputs that were charged, want those before the last good version was found to stay: %v", charged, r)
+	}
 	pid := workerOf(t, p)
 	fd, err := unix.PidfdOpen(pid, 0)
 	if pid == 0 || err != nil {
