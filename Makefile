@@ -54,10 +54,6 @@ kills: test-tools build python ## Kills the program 50 times at any moment of a 
 	MODELGATE_TERMS=100 go test -count 1 -timeout 30m -v -run 'TerminateUnderLoad' ./cmd/modelgate
 	MODELGATE_KILLS=1000 MODELGATE_FAULTS_PROGRAM=$(CURDIR)/bin/modelgate go test -count 1 -timeout 60m -v -run 'Kill' ./faults
 
-.PHONY: test-large
-test-large: build ## Prepares and serves two versions of the size of XLM-R base (6 GB of disk, 3 GB of memory)
-	MODELGATE_TEST_LARGE=1 go test -count 1 -timeout 30m -v -run 'VersionsAreSmallXLMR' ./cmd/modelgate
-
 .PHONY: faults
 faults: test-tools build python ## Breaks registry, disk, graphs, workers and callers under load, at length; writes docs/RELIABILITY.md (make test: a short form)
 	MODELGATE_FAULTS=long MODELGATE_FAULTS_PROGRAM=$(CURDIR)/bin/modelgate MODELGATE_FAULTS_PAGE=$(CURDIR)/docs/RELIABILITY.md \
@@ -84,7 +80,7 @@ bench-hostile: tools tokenizers onnxruntime ffmpeg ## Measures what clips cost, 
 	go run ./benchmarks/hostile
 
 .PHONY: soak
-soak: build ## Holds the gateway to its bars: a million requests over 1,000 swaps, loads, isolation, overload (up to 40 minutes)
+soak: build ## Holds the gateway to its bars: a million requests over 1,000 swaps, loads, a version of 1.1 GB, isolation, overload (half an hour, 8 GB of disk)
 	go run ./benchmarks/soak
 
 .PHONY: parity

@@ -38,16 +38,26 @@ type gateway struct {
 	ended  chan struct{} // closed when the process has ended
 	err    error         // how it ended; set once ended is closed
 
-	mu  sync.Mutex   // guards log
-	log bytes.Buffer // what it said last
+	mu     sync.Mutex   // guards all below
+	log    bytes.Buffer // what it said last
+	phases []phase      // of its versions, in their order; none where its log level leaves them out
 }
 
-// startGateway starts a gateway with an isolation over the models below dir/models, and waits until the models that it has serve.
+// A phase of a version has ended.
+type phase struct {
+	Version, Phase string
+	Seconds        float64
+	Time           time.Time // of its end
+}
+
+// startGateway starts a gateway with an isolation over the models below dir/models, and waits until the models that it has serve. Two of
+// different isolation may have one dir.
 func startGateway(ctx context.Context, s settings, dir, isolation string, models ...string) (*gateway, error) {
 	g := &gateway{dir: dir, ended: make(chan struct{})}
 	g.cmd = exec.Command(s.program, "serve", "--models", filepath.Join(dir, "models"), "--isolation", isolation) //nolint:gosec,noctx // close ends it
-	g.cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "MODELGATE_ONNXRUNTIME=" + s.library, "MODELGATE_DATA_DIR=" + filepath.Join(dir, "data"),
-		"MODELGATE_GRPC_ADDR=127.0.0.1:0", "MODELGATE_HTTP_ADDR=127.0.0.1:0", "MODELGATE_LOG_FORMAT=json", "MODELGATE_LOG_LEVEL=info", "MODELGATE_UPDATE_INTERVAL=1h"}
+	g.cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "MODELGATE_ONNXRUNTIME=" + s.library, "MODELGATE_DATA_DIR=" + filepath.Join(dir, "data-"+isolation), "MODELGATE_CACHE_DIR=" + filepath.Join(dir, "cache"),
+		"MODELGATE_GRPC_ADDR=127.0.0.1:0", "MODELGATE_HTTP_ADDR=127.0.0.1:0", "MODELGATE_LOG_FORMAT=json", "MODELGATE_LOG_LEVEL=" + s.logLevel, "MODELGATE_UPDATE_INTERVAL=1h"}
+	g.cmd.Env = append(g.cmd.Env, "X_PROCS="+os.Getenv("X_PROCS"), "X_SLACK="+os.Getenv("X_SLACK"))
 	// Its own group: what a terminal sends to us isn't for it. Killed with SIGKILL, we leave it behind.
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stderr, err := g.cmd.StderrPipe()
@@ -89,10 +99,21 @@ func (g *gateway) follow(stderr io.Reader, listening chan<- string) {
 		}
 		g.log.Write(append(lines.Bytes(), '\n'))
 		g.mu.Unlock()
-		var l struct{ Msg, GRPC, HTTP string }
-		if json.Unmarshal(lines.Bytes(), &l) == nil && l.Msg == "listening" {
+		var l struct {
+			phase
+			Msg, GRPC, HTTP string
+		}
+		if json.Unmarshal(lines.Bytes(), &l) != nil {
+			continue
+		}
+		switch l.Msg {
+		case "listening":
 			g.http = l.HTTP
 			listening <- l.GRPC
+		case "phase":
+			g.mu.Lock()
+			g.phases = append(g.phases, l.phase)
+			g.mu.Unlock()
 		}
 	}
 	g.err = g.cmd.Wait()

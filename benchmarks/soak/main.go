@@ -16,6 +16,7 @@ import (
 
 	"modelgate/benchmarks/command"
 	"modelgate/benchmarks/results"
+	"modelgate/inference/engine/enginetest"
 	"modelgate/inference/engine/ort"
 )
 
@@ -31,19 +32,21 @@ type settings struct {
 	phase           time.Duration // of one measurement
 	rounds, pairs   int
 	large           int64 // bytes of the version that loads in the background
+	encoder         func(seed uint64) enginetest.Encoder
+	logLevel        string // of the gateways
 }
 
 func full() settings {
-	return settings{requests: 1_000_000, swaps: 1000, share: .6, phase: 10 * time.Second, rounds: 5, pairs: 12, large: 400_000_000}
+	return settings{requests: 1_000_000, swaps: 1000, share: .6, phase: 10 * time.Second, rounds: 5, pairs: 12, large: 400_000_000, encoder: enginetest.XLMRBase, logLevel: "info"}
 }
 
 // quick is for a look: too little to quote.
 func quick() settings {
-	return settings{requests: 20_000, swaps: 30, share: .6, phase: 2 * time.Second, rounds: 1, pairs: 1, large: 40_000_000}
+	return settings{requests: 20_000, swaps: 30, share: .6, phase: 2 * time.Second, rounds: 1, pairs: 1, large: 40_000_000, encoder: enginetest.MiniLM, logLevel: "info"}
 }
 
 // partNames are what can be measured, in this order.
-func partNames() []string { return []string{"swaps", "loading", "isolation", "overload"} }
+func partNames() []string { return []string{"swaps", "loading", "live", "isolation", "overload"} }
 
 func main() { command.Main("soak", measureAll) }
 
@@ -140,7 +143,7 @@ func run(ctx context.Context, s settings, w io.Writer) error {
 }
 
 func titles() map[string]string {
-	return map[string]string{"swaps": "Requests over swaps", "loading": "A load in the background", "isolation": "What isolation costs", "overload": "Overload"}
+	return map[string]string{"swaps": "Requests over swaps", "loading": "A load in the background", "live": "From prepared to live", "isolation": "What isolation costs", "overload": "Overload"}
 }
 
 func measure(ctx context.Context, s settings, name, dir string, w io.Writer) (part, error) {
@@ -149,6 +152,8 @@ func measure(ctx context.Context, s settings, name, dir string, w io.Writer) (pa
 		return measureSwaps(ctx, s, dir, w)
 	case "loading":
 		return measureLoading(ctx, s, dir, w)
+	case "live":
+		return measureLive(ctx, s, dir, w)
 	case "isolation":
 		return measureIsolation(ctx, s, dir, w)
 	}

@@ -17,21 +17,46 @@ type usage struct {
 	processor   time.Duration // since each began
 }
 
-// look adds up a process and its children. One that ends meanwhile counts as nothing.
-func look(pid int) (u usage, err error) {
+// family is a process and its children.
+func family(pid int) ([]int, error) {
 	pids := []int{pid}
 	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	if err != nil {
-		return u, err
+		return nil, err
 	}
 	for _, list := range lists {
 		for field := range strings.FieldsSeq(read(list)) {
 			child, err := strconv.Atoi(field)
 			if err != nil {
-				return u, fmt.Errorf("%s holds %q: %w", list, field, err)
+				return nil, fmt.Errorf("%s holds %q: %w", list, field, err)
 			}
 			pids = append(pids, child)
 		}
+	}
+	return pids, nil
+}
+
+// anonymous is the memory of their own that the children of a process have, and how many they are.
+func anonymous(pid int) (bytes int64, children int, err error) {
+	pids, err := family(pid)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, child := range pids[1:] {
+		n := kilobytes(read(fmt.Sprintf("/proc/%d/status", child)), "RssAnon")
+		if n == 0 {
+			return 0, 0, fmt.Errorf("process %d tells nothing of its memory: has it ended?", child)
+		}
+		bytes += n
+	}
+	return bytes, len(pids) - 1, nil
+}
+
+// look adds up a process and its children. One that ends meanwhile counts as nothing.
+func look(pid int) (u usage, err error) {
+	pids, err := family(pid)
+	if err != nil {
+		return u, err
 	}
 	u.children = len(pids) - 1
 	for _, p := range pids {
@@ -46,7 +71,7 @@ func look(pid int) (u usage, err error) {
 	return u, nil
 }
 
-// kilobytes is a line of smaps_rollup, in bytes.
+// kilobytes is a line of smaps_rollup or status, in bytes.
 func kilobytes(text, name string) int64 {
 	_, after, _ := strings.Cut(text, "\n"+name+":")
 	line, _, _ := strings.Cut(after, "\n")
