@@ -33,7 +33,7 @@ func measureLive(ctx context.Context, s settings, dir string, w io.Writer) (l li
 	s.logLevel = "debug" // it tells the phases
 	write := func(n int) func(dir string) error {
 		return func(dir string) error {
-			e := s.encoder(uint64(n)) //nolint:gosec // from 1 on
+			e := s.encoder(uint64(n))
 			if err := errors.Join((enginetest.TextBundle{}).Write(dir), writeVocabulary(filepath.Join(dir, "tokenizer.json"), e.Vocab)); err != nil {
 				return err
 			}

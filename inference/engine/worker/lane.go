@@ -39,7 +39,7 @@ func makeLanes(n int) (ours []*lane, theirs []*os.File, err error) {
 		if err != nil {
 			return nil, nil, errors.Join(err, closeLanes(ours), closeAll(theirs))
 		}
-		ours = append(ours, &lane{id: uint64(id), conn: o, r: bufio.NewReaderSize(o, 64<<10)}) //nolint:gosec // from 0 on
+		ours = append(ours, &lane{id: uint64(id), conn: o, r: bufio.NewReaderSize(o, 64<<10)})
 		theirs = append(theirs, t)
 	}
 	return ours, theirs, nil

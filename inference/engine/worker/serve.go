@@ -161,10 +161,10 @@ func (s *server) serve(r io.Reader) error {
 		}
 		switch m.kind {
 		case kindLane:
-			if s.session == nil || m.id >= uint64(s.open.Lanes) { //nolint:gosec // not negative
+			if s.session == nil || m.id >= uint64(s.open.Lanes) {
 				return fmt.Errorf("%w: lane %d of %d", errProtocol, m.id, s.open.Lanes)
 			}
-			lane := laneSocket(int(m.id)) //nolint:gosec // as small as checked
+			lane := laneSocket(int(m.id))
 			go s.serveLane(lane, lane)
 		case kindCancel:
 			s.end(m.id)
