@@ -188,6 +188,14 @@ func (m *Model) Health() Health {
 	return h
 }
 
+// PID is the process that computes the model alone; 0: there is none.
+func (m *Model) PID() int {
+	if p, ok := m.session.(engine.Process); ok {
+		return p.PID()
+	}
+	return 0
+}
+
 // digestOf is the sha256 of what a graph gets of ex: types, shapes and elements.
 func digestOf(ex Example) digest {
 	h := sha256.New()

@@ -16,11 +16,12 @@ type admission struct {
 	root     fs.FS // with /proc and /sys
 	limit    int64 // bytes that this process and its workers may take; 0: what machine and cgroups say
 	log      *slog.Logger
-	expected atomic.Int64 // what loads in progress may take
+	process  func(model string) int // that computes the version of a model that serves, alone; 0: there is none
+	expected atomic.Int64           // what loads in progress may take
 }
 
 func newAdmission(limit int64, log *slog.Logger) *admission {
-	return &admission{root: os.DirFS("/"), limit: limit, log: log}
+	return &admission{root: os.DirFS("/"), limit: limit, log: log, process: func(string) int { return 0 }}
 }
 
 // admit holds what a load is expected to take at most against what is free. Of what can't be known nothing is refused, nor is what served
@@ -31,6 +32,8 @@ func (a *admission) admit(q modelstore.Admission) (loaded func(), err error) {
 	if err != nil {
 		return nothing, nil //nolint:nilerr // the load says what is wrong with it
 	}
+	grown := a.grown(q.Active)
+	need += grown
 	// First this load counts for others, and then the memory is read: of two at once at least one sees the other.
 	others := a.expected.Add(need) - need
 	loaded = func() { a.expected.Add(-need) }
@@ -47,13 +50,34 @@ func (a *admission) admit(q modelstore.Admission) (loaded func(), err error) {
 	if need <= free {
 		return loaded, nil
 	}
-	err = tooLittle(need, free, r, others, len(q.Leaving) > 0)
+	err = tooLittle(need, grown, free, r, others, len(q.Leaving) > 0)
 	if q.Active == nil && q.Bundle.Anyway {
 		a.log.Warn("a version is loaded although memory may not suffice, since nothing else serves", "version", q.Bundle.Version.String(), "reason", err)
 		return loaded, nil
 	}
 	loaded()
 	return nothing, err
+}
+
+// grown is how much more the version that serves has come to take than its files say: long texts and large batches leave memory to the
+// engine, and will to the next version.
+func (a *admission) grown(active *modelstore.Bundle) int64 {
+	if active == nil {
+		return 0
+	}
+	pid := a.process(active.Version.Model)
+	if pid == 0 {
+		return 0
+	}
+	said, err := loadMemory(*active)
+	if err != nil {
+		return 0
+	}
+	took, err := takenBelow(a.root, pid)
+	if err != nil {
+		return 0
+	}
+	return max(0, took-said)
 }
 
 // loadMemory is what loading b takes, in its prepared form if there is one.
@@ -74,16 +98,19 @@ func (a *admission) room() (room, bool) {
 }
 
 // tooLittle says by how much memory falls short.
-func tooLittle(need, free int64, r room, others int64, leaving bool) error {
+func tooLittle(need, grown, free int64, r room, others int64, leaving bool) error {
 	const mib = 1 << 20
-	note := ""
+	note, why := "", ""
+	if grown > 0 {
+		why = fmt.Sprintf(" (%d MiB of them since the version that serves has come to take so much more than its files say)", (grown+mib-1)/mib)
+	}
 	if others > 0 {
 		note += fmt.Sprintf("; %d MiB are left to other loads", others/mib)
 	}
 	if leaving {
 		note += "; the version before is counted as gone"
 	}
-	return fmt.Errorf("%w: it needs about %d MiB to load, and %d MiB of %d MiB are free (%s%s): free memory, raise the limit "+
+	return fmt.Errorf("%w: it needs about %d MiB to load%s, and %d MiB of %d MiB are free (%s%s): free memory, raise the limit "+
 		"(memory_limit, if set, stands in for that of machine and cgroup), or choose a smaller model",
-		modelstore.ErrNoMemory, (need+mib-1)/mib, max(0, free)/mib, r.limit/mib, r.whose, note)
+		modelstore.ErrNoMemory, (need+mib-1)/mib, why, max(0, free)/mib, r.limit/mib, r.whose, note)
 }

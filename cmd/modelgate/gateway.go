@@ -78,6 +78,14 @@ func newGateway(ctx context.Context, c *config.Loaded, s *screen, log *slog.Logg
 		Permanent: func(err error) bool { return errors.Is(permanent(err), modelstore.ErrPermanent) },
 		Admit:     memory.admit,
 	})
+	memory.process = func(model string) int {
+		h, err := g.store.Acquire(model)
+		if err != nil {
+			return 0
+		}
+		defer h.Release()
+		return h.Model().PID()
+	}
 	prepare, err := openPreparer(ctx, c, cache, memory, log)
 	if err != nil {
 		return g, err

@@ -150,6 +150,19 @@ func TestAdmission(t *testing.T) {
 	} else {
 		done()
 	}
+	// Before its worker had grown to 300 MiB the small one was expected to take 66.
+	a.process = func(model string) int { return map[string]int{"text": 7}[model] }
+	a.root = files(map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "536870912\n", "sys/fs/cgroup/memory.current": "209715200\n",
+		"proc/7/status": "Pid:\t7\nPPid:\t1\nRssAnon:\t307200 kB\n"})
+	_, err = a.admit(modelstore.Admission{Bundle: text, Active: &small})
+	if err == nil || !strings.Contains(err.Error(), "it needs about 439 MiB to load (235 MiB of them since the version that serves has come to take so much more than its files say), and 312 MiB of 512 MiB are free (cgroup)") {
+		t.Errorf("after one that has grown: %v", err)
+	}
+	if done, err = a.admit(modelstore.Admission{Bundle: video, Active: &video}); err != nil {
+		t.Errorf("another model, which has no process: %v", err)
+	} else {
+		done()
+	}
 	large.Anyway = true
 	if _, err = a.admit(modelstore.Admission{Bundle: large, Active: &small}); err == nil {
 		t.Error("what the operator asks for is loaded beside what serves")

@@ -64,6 +64,11 @@ type Candidate interface {
 	Live(ctx context.Context) error
 }
 
+// A Process is a Session that computes in a process of its own.
+type Process interface {
+	PID() int // 0 while there is none
+}
+
 var (
 	// ErrClosed says that the session was closed.
 	ErrClosed = errors.New("the session is closed")

@@ -8,10 +8,5 @@ func PID(s engine.Session) int {
 	if !ok {
 		return 0
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.child == nil {
-		return 0
-	}
-	return x.child.cmd.Process.Pid
+	return x.PID()
 }

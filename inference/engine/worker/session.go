@@ -46,6 +46,16 @@ func newSession(ctx context.Context, o Options, w watch, open openMessage, c *ch
 func (s *session) Inputs() []engine.TensorSpec  { return s.opened.Inputs }
 func (s *session) Outputs() []engine.TensorSpec { return s.opened.Outputs }
 
+// PID is the process of the worker; 0 while there is none.
+func (s *session) PID() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.child == nil {
+		return 0
+	}
+	return s.child.cmd.Process.Pid
+}
+
 // Live says that the version serves: its worker, and those that follow it, compute at the usual priority from the next run on.
 func (s *session) Live(context.Context) error {
 	s.mu.Lock()
