@@ -3,6 +3,7 @@ package worker
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -141,7 +142,7 @@ func (c *child) run(ctx context.Context, k kind, inputs []engine.Tensor) ([]engi
 		late = c.killLater()
 		used, usedErr = c.used()
 		// Should it not get through, the answer is that the worker is gone.
-		_ = c.send(context.WithoutCancel(ctx), message{kind: kindCancel, id: id})
+		_ = c.send(context.WithoutCancel(ctx), message{kind: kindCancel, id: id, meta: binary.LittleEndian.AppendUint64(nil, l.id)})
 	})
 	outputs, err := c.exchange(l, id, frames)
 	if stop() {

@@ -485,3 +485,25 @@ func ask(t *testing.T, s engine.Session, q string) string {
 	answers, _ := out[0].Data.([]string)
 	return answers[0]
 }
+
+// However soon a run is cancelled, its worker hears of it.
+func TestCancelledAtOnce(t *testing.T) {
+	s := enginetest.Open(t, newEngine(t, worker.Options{}, "probe", "-"), divide())
+	was := worker.PID(s)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 100 {
+				ctx, cancel := context.WithCancel(t.Context())
+				go cancel()
+				if _, err := s.Run(ctx, []engine.Tensor{{Shape: []int64{1}, Data: []string{"patient"}}}); !errors.Is(err, context.Canceled) {
+					t.Errorf("%v, want the context's error", err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if now := worker.PID(s); now != was {
+		t.Errorf("worker %d is in the place of %d: a run that was cancelled hung", now, was)
+	}
+}

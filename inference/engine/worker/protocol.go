@@ -23,7 +23,7 @@ const protocolVersion = 2
 //	opened  worker  control  0       JSON: an openedMessage
 //	failed  worker  control  0       which errors it is, text
 //	lane    parent  control  of lane
-//	cancel  parent  control  of run
+//	cancel  parent  control  of run  its lane (8 bytes)
 //	run     parent  lane     of run  descriptions of tensors    their elements, one tensor after the other
 //	try     parent  lane     of run  descriptions of tensors    their elements
 //	result  worker  lane     of run  descriptions of tensors    their elements
@@ -34,7 +34,7 @@ const protocolVersion = 2
 // wants to; the first run ends that time. When the parent shuts its end, the worker ends.
 //
 // A lane is a socket for one run at a time. The worker reads it once it was told of it; from then on each run has one answer, result or
-// failed, also when it was cancelled. So a run costs the thread that asks and the thread that computes one write and one read each, in
+// failed, also when it was cancelled. Numbers of runs rise on a lane; a cancellation may come before its run, or after it. So a run costs the thread that asks and the thread that computes one write and one read each, in
 // which they wait for one another: nothing is passed on between threads of one process.
 type kind uint8
 

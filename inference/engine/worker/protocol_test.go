@@ -210,11 +210,17 @@ func FuzzFromParent(f *testing.F) {
 	f.Add(all)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		ours, theirs := net.Pipe()
-		s := &server{control: theirs, open: openMessage{MaxData: testMaxData}, session: echo{}, box: &box{priority: &priority{}}, runs: map[uint64]context.CancelFunc{}}
+		s := &server{control: theirs, open: openMessage{MaxData: testMaxData}, session: echo{}, box: &box{priority: &priority{}}, tracks: make([]track, 1)}
 		s.live.Store(true)
-		_ = s.serve(bytes.NewReader(raw))
+		r := bytes.NewReader(raw)
+		for {
+			m, err := readMessage(r, testMaxData)
+			if err != nil || m.kind == kindLane || s.heed(m) != nil { // there is no socket of a lane
+				break
+			}
+		}
 		var answers bytes.Buffer
-		s.serveLane(bytes.NewReader(raw), &answers)
+		s.serveLane(&s.tracks[0], bytes.NewReader(raw), &answers)
 		for answers.Len() > 0 {
 			if m, err := readMessage(&answers, testMaxData); err != nil || m.kind != kindResult && m.kind != kindFailed {
 				t.Errorf("%v, an answer of kind %d", err, m.kind)
@@ -224,4 +230,28 @@ func FuzzFromParent(f *testing.F) {
 		_ = ours.Close()
 		_ = theirs.Close()
 	})
+}
+
+// A cancellation comes on another socket than its run: before it, or after its end.
+func TestCancelBeforeItsRun(t *testing.T) {
+	var lane track
+	begin := func(id uint64, cancelled bool) {
+		t.Helper()
+		ctx, err := lane.begin(id)
+		if err != nil || (ctx.Err() != nil) != cancelled {
+			t.Errorf("run %d: %v, %v; cancelled: %v", id, err, ctx.Err(), cancelled)
+		}
+	}
+	lane.stop(5)
+	begin(5, true)
+	lane.end()
+	lane.stop(5)
+	begin(6, false)
+	lane.stop(8)
+	lane.end()
+	begin(8, true)
+	lane.end()
+	if _, err := lane.begin(8); !errors.Is(err, errProtocol) {
+		t.Errorf("a run that was there before: %v", err)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ func Serve(h Host) error {
 		return err
 	}
 	r := bufio.NewReaderSize(conn, 64<<10)
-	s := &server{h: h, control: conn, runs: map[uint64]context.CancelFunc{}}
+	s := &server{h: h, control: conn}
 	m, err := readMessage(r, 0)
 	if err != nil {
 		return fmt.Errorf("read what to load: %w", err)
@@ -50,7 +51,11 @@ func Serve(h Host) error {
 	if err := m.decode(kindOpen, &s.open); err != nil {
 		return err
 	}
-	if err := closeInherited(conn, min(s.open.Lanes, maxLanes)); err != nil {
+	if n := s.open.Lanes; n < 0 || n > maxLanes {
+		return fmt.Errorf("%w: %d lanes, the limit is %d", errProtocol, n, maxLanes)
+	}
+	s.tracks = make([]track, s.open.Lanes)
+	if err := closeInherited(conn, s.open.Lanes); err != nil {
 		return fmt.Errorf("close inherited descriptors: %w", err)
 	}
 	if err := s.load(); err != nil {
@@ -84,9 +89,18 @@ type server struct {
 	box     *box
 	live    atomic.Bool
 
-	mu   sync.Mutex // guards the fields below
-	runs map[uint64]context.CancelFunc
-	err  error // what the parent did wrong on a lane
+	tracks []track // by the numbers of their lanes
+
+	mu  sync.Mutex // guards err
+	err error      // what the parent did wrong on a lane
+}
+
+// A track is the worker's side of a lane.
+type track struct {
+	mu     sync.Mutex         // guards the fields below
+	last   uint64             // the run that began last
+	cancel context.CancelFunc // of it; nil once it has ended
+	early  uint64             // the run that was cancelled before it began
 }
 
 // load shuts the process in, loads the graph and tells the parent of both.
@@ -159,23 +173,34 @@ func (s *server) serve(r io.Reader) error {
 			defer s.mu.Unlock()
 			return cmp.Or(s.err, ignoreEOF(err))
 		}
-		switch m.kind {
-		case kindLane:
-			if s.session == nil || m.id >= uint64(s.open.Lanes) {
-				return fmt.Errorf("%w: lane %d of %d", errProtocol, m.id, s.open.Lanes)
-			}
-			lane := laneSocket(int(m.id))
-			go s.serveLane(lane, lane)
-		case kindCancel:
-			s.end(m.id)
-		default:
-			return fmt.Errorf("%w: kind %d from a parent", errProtocol, m.kind)
+		if err := s.heed(m); err != nil {
+			return err
 		}
 	}
 }
 
+// heed does what the parent says on the control socket.
+func (s *server) heed(m message) error {
+	lane := m.id
+	if m.kind == kindCancel && len(m.meta) == 8 {
+		lane = binary.LittleEndian.Uint64(m.meta)
+	}
+	switch {
+	case m.kind != kindLane && m.kind != kindCancel:
+		return fmt.Errorf("%w: kind %d from a parent", errProtocol, m.kind)
+	case s.session == nil || lane >= uint64(len(s.tracks)):
+		return fmt.Errorf("%w: lane %d of %d", errProtocol, lane, len(s.tracks))
+	case m.kind == kindLane:
+		socket := laneSocket(int(lane))
+		go s.serveLane(&s.tracks[lane], socket, socket)
+	default:
+		s.tracks[lane].stop(m.id)
+	}
+	return nil
+}
+
 // serveLane answers the runs of a lane, on a thread that either waits for one or computes. The end of the process doesn't wait for it.
-func (s *server) serveLane(in io.Reader, out io.Writer) {
+func (s *server) serveLane(t *track, in io.Reader, out io.Writer) {
 	r := bufio.NewReaderSize(in, 64<<10)
 	for {
 		m, err := readMessage(r, s.open.MaxData)
@@ -183,7 +208,7 @@ func (s *server) serveLane(in io.Reader, out io.Writer) {
 			err = fmt.Errorf("%w: kind %d on a lane", errProtocol, m.kind)
 		}
 		if err == nil {
-			err = s.answer(m, out)
+			err = s.answer(t, m, out)
 		}
 		if ignoreEOF(err) != nil {
 			s.mu.Lock()
@@ -197,31 +222,43 @@ func (s *server) serveLane(in io.Reader, out io.Writer) {
 	}
 }
 
-func (s *server) begin(id uint64) (context.Context, error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.runs[id] != nil {
-		cancel()
-		return nil, fmt.Errorf("%w: run %d twice at once", errProtocol, id)
+// begin gives the context of a run.
+func (t *track) begin(id uint64) (context.Context, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if id <= t.last {
+		return nil, fmt.Errorf("%w: run %d after run %d", errProtocol, id, t.last)
 	}
-	s.runs[id] = cancel
+	ctx, cancel := context.WithCancel(context.Background())
+	if t.early == id {
+		cancel()
+	}
+	t.last, t.cancel = id, cancel
 	return ctx, nil
 }
 
-// end ends the context of a run, which may be over.
-func (s *server) end(id uint64) {
-	s.mu.Lock()
-	cancel := s.runs[id]
-	s.mu.Unlock()
-	if cancel != nil {
-		cancel()
+// stop cancels a run, which may be over, or not have begun.
+func (t *track) stop(id uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case id > t.last:
+		t.early = id
+	case id == t.last && t.cancel != nil:
+		t.cancel()
 	}
 }
 
+func (t *track) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cancel()
+	t.cancel = nil
+}
+
 // answer computes a run and sends what comes of it.
-func (s *server) answer(m message, out io.Writer) error {
-	ctx, err := s.begin(m.id)
+func (s *server) answer(t *track, m message, out io.Writer) error {
+	ctx, err := t.begin(m.id)
 	if err != nil {
 		return err
 	}
@@ -235,10 +272,7 @@ func (s *server) answer(m message, out io.Writer) error {
 			reply = errorMessage(m.id, err)
 		}
 	})
-	s.end(m.id)
-	s.mu.Lock()
-	delete(s.runs, m.id)
-	s.mu.Unlock()
+	t.end()
 	return s.send(out, reply)
 }
 
