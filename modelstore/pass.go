@@ -13,6 +13,7 @@ var errPointerMoved = errors.New("the registry's pointer moved meanwhile")
 // pass looks at the registry once and does what the policy says. An error means that the registry couldn't be asked or that a
 // candidate failed for now: the pass is due again soon.
 func (u *Updater) pass(ctx context.Context, m *model) error {
+	ctx = u.resting(ctx)
 	u.update(m, "", func(p *progress) { p.checking = true })
 	defer u.update(m, "", func(p *progress) { p.checking = false })
 	m.asked = false
@@ -163,7 +164,7 @@ func (u *Updater) prepareLater(ctx context.Context, m *model) {
 	if err != nil || !ok {
 		return
 	}
-	prepared, err := u.o.Prepare(ctx, b)
+	prepared, err := u.o.Prepare(u.resting(ctx), b)
 	if err == nil {
 		b = prepared
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"time"
 
 	"modelgate/modelstore"
 )
@@ -159,6 +160,7 @@ func (c *copier) copy(ctx context.Context, f file, part string) (err error) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		began := time.Now()
 		n, err := in.Read(buf)
 		if left -= int64(n); left < 0 {
 			return errors.New("it grew while it was copied")
@@ -167,6 +169,7 @@ func (c *copier) copy(ctx context.Context, f file, part string) (err error) {
 			return err
 		}
 		c.add(int64(n))
+		modelstore.Rest(ctx, time.Since(began))
 		switch {
 		case errors.Is(err, io.EOF) && left > 0:
 			return errors.New("it shrank while it was copied")

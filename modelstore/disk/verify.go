@@ -12,6 +12,9 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
+
+	"modelgate/modelstore"
 )
 
 // limits bound an artifact.
@@ -195,9 +198,11 @@ func hashFile(ctx context.Context, root *os.Root, want file, buf []byte) (_ stri
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}
+		began := time.Now()
 		k, err := f.Read(buf)
 		_, _ = h.Write(buf[:k]) // a hash doesn't fail
 		n += int64(k)
+		modelstore.Rest(ctx, time.Since(began))
 		if errors.Is(err, io.EOF) {
 			break
 		}
