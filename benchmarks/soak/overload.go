@@ -19,6 +19,7 @@ type overloaded struct {
 	calm     []offered // at 90 % of the capacity just measured
 	flood    []offered // at five times that
 	goodput  []float64 // of the flood, as a share of the capacity
+	net      []float64 // the same, with what the callers themselves compute taken off both: they have the gateway's processors
 	late     []float64 // p99 of those admitted in the flood, as a multiple of that at 90 %
 }
 
@@ -37,22 +38,27 @@ func measureOverload(ctx context.Context, s settings, dir string, w io.Writer) (
 	text := minilm.Sentence()
 	for range s.rounds {
 		// The most that the machine can do is with full runs for each worker, or with a run of one for each.
-		few, err := g.capacity(ctx, text, runtime.NumCPU(), s.phase/2)
+		few, own, err := g.capacityAndOwn(ctx, text, runtime.NumCPU(), s.phase/2)
 		if err != nil {
 			return o, err
 		}
-		many, err := g.capacity(ctx, text, 8*runtime.NumCPU(), s.phase/2)
+		many, ownMany, err := g.capacityAndOwn(ctx, text, 8*runtime.NumCPU(), s.phase/2)
 		if err != nil {
 			return o, err
 		}
 		most := max(few, many)
+		if many > few {
+			own = ownMany
+		}
 		calm := g.offer(ctx, text, .9*most, s.phase, nil)
 		g.offer(ctx, text, overload*most, s.phase/5, nil) // the first moments of a flood look like a burst
 		before, err := g.runs(ctx)
 		if err != nil {
 			return o, err
 		}
+		began := ownTime()
 		flood := g.offer(ctx, text, overload*most, s.phase, nil)
+		ownFlood := share(ownTime()-began, flood.length)
 		after, err := g.runs(ctx)
 		if err != nil {
 			return o, err
@@ -62,9 +68,10 @@ func measureOverload(ctx context.Context, s settings, dir string, w io.Writer) (
 		}
 		o.rounds++
 		o.capacity, o.calm, o.flood = append(o.capacity, most), append(o.calm, calm), append(o.flood, flood)
+		o.net = append(o.net, flood.goodput()/(1-ownFlood)/(most/(1-own)))
 		o.goodput, o.late = append(o.goodput, flood.goodput()/most), append(o.late, float64(flood.p99())/float64(calm.p99()))
-		fmt.Fprintf(w, "capacity %.0f/s (%.0f with a caller a core); at 90 %%: p99 %v, %d of %d refused; at %dx: goodput %.2f, %.1f texts a run, p99 %v, %.2f times that; load %s\n",
-			most, few, calm.p99(), calm.refused, calm.sent, overload, last(o.goodput), float64(len(flood.latencies))/(after-before), flood.p99(), last(o.late), results.Load())
+		fmt.Fprintf(w, "capacity %.0f/s (%.0f with a caller a core); at 90 %%: p99 %v, %d of %d refused; at %dx: goodput %.2f, %.2f without the callers' %.1f %% of the processors (%.1f %%), %.1f texts a run, p99 %v, %.2f times that; load %s\n",
+			most, few, calm.p99(), calm.refused, calm.sent, overload, last(o.goodput), last(o.net), 100*ownFlood, 100*own, float64(len(flood.latencies))/(after-before), flood.p99(), last(o.late), results.Load())
 		select { // for what waits to be over
 		case <-time.After(time.Second):
 		case <-ctx.Done():
@@ -88,9 +95,9 @@ func (o overloaded) other() (n int, first error) {
 
 func (o overloaded) rows() []row {
 	other, _ := o.other()
-	goodput, late := median(o.goodput), median(o.late)
+	goodput, late := median(o.net), median(o.late)
 	return []row{
-		{what: "5x overload: goodput, of the capacity", measured: fmt.Sprintf("%.0f %%", 100*goodput), bar: "at least 90 %", met: goodput >= .9},
+		{what: "5x overload: goodput, of the capacity, without what the callers compute", measured: fmt.Sprintf("%.0f %%", 100*goodput), bar: "at least 90 %", met: goodput >= .9},
 		{what: "5x overload: p99 of those admitted, against that at 90 % of the capacity", measured: fmt.Sprintf("%.2fx", late), bar: "at most 2x", met: late <= 2},
 		{what: "5x overload: neither answered nor RESOURCE_EXHAUSTED with RetryInfo", measured: fmt.Sprint(other), bar: "0", met: other == 0},
 	}
@@ -104,12 +111,24 @@ func (o overloaded) text() string {
 		before, during = append(before, o.calm[i].p99()), append(during, o.flood[i].p99())
 	}
 	say := fmt.Sprintf("Text of %d tokens, a model of MiniLM's size (%d layers of %d), requests at random moments; the median of %d rounds. Capacity %.0f a second; at 90 %% of it p99 %s, "+
-		"%.2f %% refused; at five times it p99 %s.\n", 31, minilm.Layers, minilm.Hidden, o.rounds, median(o.capacity), short(median(before)),
-		100*float64(refused)/float64(max(sent, 1)), short(median(during)))
+		"%.2f %% refused; at five times it p99 %s. The callers have the same processors as the gateway, and five times as many cost more: with that, goodput was %.0f %%.\n", 31, minilm.Layers, minilm.Hidden, o.rounds, median(o.capacity), short(median(before)),
+		100*float64(refused)/float64(max(sent, 1)), short(median(during)), 100*median(o.goodput))
 	if _, first := o.other(); first != nil {
 		say += fmt.Sprintf("\nThe last other answer: %v.\n", first)
 	}
 	return say
+}
+
+// capacityAndOwn is capacity, and the share of the processors that the callers themselves took.
+func (g *gateway) capacityAndOwn(ctx context.Context, text string, callers int, length time.Duration) (rate, own float64, err error) {
+	began, start := ownTime(), time.Now()
+	rate, err = g.capacity(ctx, text, callers, length)
+	return rate, share(ownTime()-began, time.Since(start)), err
+}
+
+// share is what so much processor time is of all that there was.
+func share(used, length time.Duration) float64 {
+	return used.Seconds() / length.Seconds() / float64(runtime.NumCPU())
 }
 
 // isolated is what a worker process costs.

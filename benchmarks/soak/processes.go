@@ -100,6 +100,9 @@ func processorTime(stat string) time.Duration {
 	return sum
 }
 
+// ownTime is for how long this process has run on the processors.
+func ownTime() time.Duration { return processorTime(read("/proc/self/stat")) }
+
 // read is a file's content, "" where there is no such file.
 func read(path string) string {
 	b, err := os.ReadFile(path)
