@@ -20,7 +20,7 @@ typedef struct {
 } mg_buffer;
 
 typedef struct {
-  uint32_t *data;  // len ids, len type ids, len mask values
+  uint32_t *data;  // len ids, len type ids, len mask values; NULL if there are none
   size_t len;
   bool truncated;
 } mg_encoding;

@@ -80,11 +80,20 @@ unsafe fn guard<T>(
 }
 
 fn buffer(v: Vec<u8>) -> mg_buffer {
-    let b = Box::leak(v.into_boxed_slice());
+    let len = v.len();
     mg_buffer {
-        data: b.as_mut_ptr(),
-        len: b.len(),
+        data: leak(v.into_boxed_slice()),
+        len,
     }
+}
+
+/// The address of what the caller frees: null where there is nothing. A slice of nothing has an address too, a small number, and Go
+/// ends the program when it finds one of those in the place of a pointer.
+fn leak<T>(v: Box<[T]>) -> *mut T {
+    if v.is_empty() {
+        return std::ptr::null_mut();
+    }
+    Box::leak(v).as_mut_ptr()
 }
 
 /// # Safety
@@ -180,7 +189,7 @@ pub unsafe extern "C" fn mg_encode(
         }
         Ok((v, len, truncated)) => {
             out.write(mg_encoding {
-                data: Box::leak(v).as_mut_ptr(),
+                data: leak(v),
                 len,
                 truncated,
             });
