@@ -149,7 +149,8 @@ func (r *swapped) swap(ctx context.Context, s settings, c *crowd, w io.Writer) (
 	return err
 }
 
-// state is what the gateway has, while it is loaded: the median of some looks.
+// state is what the gateway has, while it is loaded: the median of some looks; of goroutines the fewest, since each request in progress has
+// some, and how many are depends on how busy the machine is.
 func (g *gateway) state(ctx context.Context) (st state, err error) {
 	var memory []int64
 	var descriptors, children []int
@@ -171,7 +172,7 @@ func (g *gateway) state(ctx context.Context) (st state, err error) {
 			return st, ctx.Err()
 		}
 	}
-	st.memory, st.descriptors, st.children, st.goroutines = median(memory), median(descriptors), median(children), median(goroutines)
+	st.memory, st.descriptors, st.children, st.goroutines = median(memory), median(descriptors), median(children), slices.Min(goroutines)
 	return st, nil
 }
 
