@@ -3,6 +3,8 @@ package faults_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/signal"
 	"syscall"
 	"testing"
 	"time"
@@ -46,6 +48,10 @@ func (b *bed) notServing(g *gateway) (wait func()) {
 
 // The gateway is told to end, again and again, while it is asked. Who asks stops when the gateway says that it isn't ready.
 func TestToldToEnd(t *testing.T) {
+	// What the tests ignore, as under nohup, the gateway would too: it is meant to outlive its terminal then.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	for _, c := range []struct {
 		name string
 		sig  syscall.Signal
