@@ -79,7 +79,6 @@ type killers struct {
 	known   map[digest]*killer
 	order   []digest // of known, oldest first
 	crashed int      // how many different inputs crashed the process, forgotten ones included
-	charged int      // how many were told to Charged
 }
 
 type digest [sha256.Size]byte
@@ -149,8 +148,7 @@ func (k *killers) add(d digest, crashed bool) (n int, told bool) {
 		found = &killer{}
 		k.known[d] = found
 		k.order = append(k.order, d)
-		k.charged++
-		told = k.charged <= k.Killers
+		told = len(k.order) <= min(k.Killers, mostKillers)
 		if len(k.order) > mostKillers {
 			delete(k.known, k.order[0])
 			k.order = k.order[1:]

@@ -15,11 +15,10 @@ import (
 
 // A lane is the parent's end of a socket for one run at a time.
 type lane struct {
-	id      uint64
-	conn    *os.File
-	r       *bufio.Reader
-	told    bool // the worker reads it
-	running bool
+	id   uint64
+	conn *os.File
+	r    *bufio.Reader
+	told bool // the worker reads it
 }
 
 const maxLanes = 256
@@ -97,7 +96,6 @@ func (c *child) enter(ctx context.Context) (*lane, uint64, error) {
 	c.free = c.free[:len(c.free)-1]
 	c.last++
 	id := c.last
-	l.running = true
 	told := l.told
 	l.told = true
 	c.mu.Unlock()
@@ -114,21 +112,13 @@ func (c *child) enter(ctx context.Context) (*lane, uint64, error) {
 // leave gives a lane back whose last run has its answer.
 func (c *child) leave(l *lane) {
 	c.mu.Lock()
-	l.running = false
 	c.free = append(c.free, l)
 	c.mu.Unlock()
 	c.vacant.Release(1)
 }
 
-// runsLocked is how many runs wait for their answers.
-func (c *child) runsLocked() (n int) {
-	for _, l := range c.lanes {
-		if l.running {
-			n++
-		}
-	}
-	return n
-}
+// runsLocked is how many runs wait for their answers: the lane of a run that gets none isn't given back.
+func (c *child) runsLocked() int { return len(c.lanes) - len(c.free) }
 
 // exchange sends a run and waits for its answer. Any other end than an answer is the worker's: the error is its death then.
 func (c *child) exchange(l *lane, id uint64, frames net.Buffers) ([]engine.Tensor, error) {
