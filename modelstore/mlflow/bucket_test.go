@@ -133,6 +133,7 @@ type cutting struct {
 	url   string
 	cuts  atomic.Int32 // how many answers are still to be cut
 	after int64
+	hold  atomic.Bool // all are cut, and the cut ones wait until the client has left
 
 	mu      sync.Mutex // guards resumed
 	resumed []string   // Range and If-Match of requests that continue
@@ -150,8 +151,8 @@ func cut(t *testing.T, store string, after int64) *cutting {
 	p := &httputil.ReverseProxy{Transport: transport, ErrorLog: log.New(io.Discard, "", 0),
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(u) },
 		ModifyResponse: func(resp *http.Response) error {
-			if strings.HasSuffix(resp.Request.URL.Path, "model.onnx") && c.cuts.Add(-1) >= 0 {
-				resp.Body = &cutBody{Reader: io.LimitReader(resp.Body, c.after), Closer: resp.Body}
+			if hold := c.hold.Load(); strings.HasSuffix(resp.Request.URL.Path, "model.onnx") && (hold || c.cuts.Add(-1) >= 0) {
+				resp.Body = cutAfter(resp, c.after, hold)
 				c.between()
 			}
 			return nil
@@ -190,10 +191,10 @@ func resumedFromBucket(t *testing.T, r *registry) {
 
 func resumedByNextFetch(t *testing.T, r *registry) {
 	m, files := published(t, r)
-	c := cut(t, r.store.URL, 0)
+	c := cut(t, r.store.URL, 1_500_000)
 	s := fromBucket(t, m, c.url, "models/mlflow", mlflow.Options{RetryWait: 1})
 	v, dir := find(t, s, "1"), t.TempDir()
-	fetchInTwo(t, s, v, dir)
+	fetchInTwo(t, s, v, dir, &c.hold)
 	wantAll(t, dir, files)
 	if len(c.resumed) != 1 {
 		t.Errorf("continued with %q, want once", c.resumed)

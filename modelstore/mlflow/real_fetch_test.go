@@ -21,6 +21,7 @@ import (
 type cutter struct {
 	after   int64
 	cuts    atomic.Int32 // how many downloads are still to be cut
+	hold    atomic.Bool  // all are cut, and the cut ones wait until the reader has left
 	resumed atomic.Int32
 }
 
@@ -30,8 +31,8 @@ func (c *cutter) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	isFile := strings.Contains(req.URL.Path, "get-artifact") || strings.HasSuffix(req.URL.Path, "model.onnx")
-	if err == nil && isFile && c.cuts.Add(-1) >= 0 {
-		resp.Body = &cutBody{Reader: io.LimitReader(resp.Body, c.after), Closer: resp.Body}
+	if hold := c.hold.Load(); err == nil && isFile && (hold || c.cuts.Add(-1) >= 0) {
+		resp.Body = cutAfter(resp, c.after, hold)
 	}
 	return resp, err
 }
@@ -39,11 +40,24 @@ func (c *cutter) RoundTrip(req *http.Request) (*http.Response, error) {
 type cutBody struct {
 	io.Reader
 	io.Closer
+	held <-chan struct{} // nil, or waited for at the cut
+}
+
+// cutAfter is a body that breaks off after n bytes: at once, or with hold when the one who reads it has left.
+func cutAfter(resp *http.Response, n int64, hold bool) io.ReadCloser {
+	b := &cutBody{Reader: io.LimitReader(resp.Body, n), Closer: resp.Body}
+	if hold {
+		b.held = resp.Request.Context().Done()
+	}
+	return b
 }
 
 func (c *cutBody) Read(b []byte) (int, error) {
 	n, err := c.Reader.Read(b)
 	if errors.Is(err, io.EOF) {
+		if c.held != nil {
+			<-c.held
+		}
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err
@@ -75,10 +89,10 @@ func TestInterruptedFetchIsResumedByTheNext(t *testing.T) {
 		m.register(t)
 		big := bytes.Repeat([]byte("0123456789abcdef"), 300_000)
 		m.publish(t, map[string][]byte{"model.onnx": big, "config.json": []byte("{}")}, nil)
-		c := &cutter{}
+		c := &cutter{after: 1_500_000}
 		s := source(t, m, mlflow.Options{Transport: c, RetryWait: 1, LargeFile: 1 << 20})
 		v, dir := find(t, s, "1"), t.TempDir()
-		fetchInTwo(t, s, v, dir)
+		fetchInTwo(t, s, v, dir, &c.hold)
 		wantFile(t, dir, "model.onnx", big)
 		if c.resumed.Load() == 0 {
 			t.Error("the second Fetch began at 0")
@@ -110,9 +124,10 @@ func wantFile(t *testing.T, dir, name string, want []byte) {
 	}
 }
 
-// fetchInTwo ends a fetch of v after a mebibyte, and then fetches the rest.
-func fetchInTwo(t *testing.T, s *mlflow.Source, v modelstore.Version, dir string) {
+// fetchInTwo ends a fetch of v after a mebibyte, where hold keeps its file from being whole, and then fetches the rest.
+func fetchInTwo(t *testing.T, s *mlflow.Source, v modelstore.Version, dir string, hold *atomic.Bool) {
 	t.Helper()
+	hold.Store(true)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	err := s.Fetch(ctx, v, dir, func(done, _ int64) {
@@ -126,6 +141,7 @@ func fetchInTwo(t *testing.T, s *mlflow.Source, v modelstore.Version, dir string
 	if _, err := os.Stat(filepath.Join(dir, "model.onnx")); err == nil {
 		t.Error("a half file has its final name")
 	}
+	hold.Store(false)
 	if err := s.Fetch(t.Context(), v, dir, nil); err != nil {
 		t.Fatal(err)
 	}
