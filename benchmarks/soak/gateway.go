@@ -57,7 +57,6 @@ func startGateway(ctx context.Context, s settings, dir, isolation string, models
 	g.cmd = exec.Command(s.program, "serve", "--models", filepath.Join(dir, "models"), "--isolation", isolation) //nolint:gosec,noctx // close ends it
 	g.cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "MODELGATE_ONNXRUNTIME=" + s.library, "MODELGATE_DATA_DIR=" + filepath.Join(dir, "data-"+isolation), "MODELGATE_CACHE_DIR=" + filepath.Join(dir, "cache"),
 		"MODELGATE_GRPC_ADDR=127.0.0.1:0", "MODELGATE_HTTP_ADDR=127.0.0.1:0", "MODELGATE_LOG_FORMAT=json", "MODELGATE_LOG_LEVEL=" + s.logLevel, "MODELGATE_UPDATE_INTERVAL=1h"}
-	g.cmd.Env = append(g.cmd.Env, "X_PROCS="+os.Getenv("X_PROCS"), "X_SLACK="+os.Getenv("X_SLACK"))
 	// Its own group: what a terminal sends to us isn't for it. Killed with SIGKILL, we leave it behind.
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stderr, err := g.cmd.StderrPipe()

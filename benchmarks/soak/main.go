@@ -37,12 +37,12 @@ type settings struct {
 }
 
 func full() settings {
-	return settings{requests: 1_000_000, swaps: 1000, share: .6, phase: 10 * time.Second, rounds: 5, pairs: 12, large: 400_000_000, encoder: enginetest.XLMRBase, logLevel: "info"}
+	return settings{requests: 1_000_000, swaps: 1000, share: .6, phase: 10 * time.Second, rounds: 5, pairs: 150, large: 400_000_000, encoder: enginetest.XLMRBase, logLevel: "info"}
 }
 
 // quick is for a look: too little to quote.
 func quick() settings {
-	return settings{requests: 20_000, swaps: 30, share: .6, phase: 2 * time.Second, rounds: 1, pairs: 1, large: 40_000_000, encoder: enginetest.MiniLM, logLevel: "info"}
+	return settings{requests: 20_000, swaps: 30, share: .6, phase: 2 * time.Second, rounds: 1, pairs: 6, large: 40_000_000, encoder: enginetest.MiniLM, logLevel: "info"}
 }
 
 // partNames are what can be measured, in this order.

@@ -14,7 +14,7 @@ import (
 // business.
 func TestSoak(t *testing.T) {
 	s := settings{library: enginetest.Library(t), program: filepath.Join(t.TempDir(), "modelgate"), requests: 20_000, swaps: 30, share: .6,
-		phase: 500 * time.Millisecond, rounds: 1, pairs: 1, large: 4_000_000, encoder: enginetest.MiniLM, logLevel: "info"}
+		phase: 500 * time.Millisecond, rounds: 1, pairs: 3, large: 4_000_000, encoder: enginetest.MiniLM, logLevel: "info"}
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", s.program, "modelgate/cmd/modelgate").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

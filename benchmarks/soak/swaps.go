@@ -268,9 +268,10 @@ func (c *crowd) await(ctx context.Context, n int) error {
 	return nil
 }
 
-func median[T int | int64 | float64 | time.Duration](all []T) T {
-	sorted := slices.Sorted(slices.Values(all))
-	return sorted[len(sorted)/2]
+func median[T int | int64 | float64 | time.Duration](all []T) T { return quantile(all, .5) }
+
+func quantile[T int | int64 | float64 | time.Duration](all []T, share float64) T {
+	return slices.Sorted(slices.Values(all))[int(float64(len(all))*share)]
 }
 
 func (r swapped) rows() []row {
