@@ -1,6 +1,10 @@
 package worker
 
-import "modelgate/inference/engine"
+import (
+	"time"
+
+	"modelgate/inference/engine"
+)
 
 // PID is the process of s's worker; 0 while there is none.
 func PID(s engine.Session) int {
@@ -9,4 +13,22 @@ func PID(s engine.Session) int {
 		return 0
 	}
 	return x.PID()
+}
+
+// StandStill has what loads in e stand still for so long besides half of its time.
+func StandStill(e *Engine, spare time.Duration) {
+	e.pace.mu.Lock()
+	defer e.pace.mu.Unlock()
+	e.pace.spare = spare
+}
+
+// Loading are the processes of e that load.
+func Loading(e *Engine) []int {
+	e.pace.mu.Lock()
+	defer e.pace.mu.Unlock()
+	var pids []int
+	for c := range e.pace.loading {
+		pids = append(pids, c.cmd.Process.Pid)
+	}
+	return pids
 }

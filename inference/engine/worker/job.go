@@ -39,7 +39,7 @@ func (e *Engine) Do(ctx context.Context, j Job, result any) error {
 	}
 	o := e.o
 	o.LoadTimeout = cmp.Or(j.Timeout, o.LoadTimeout)
-	c, opened, err := start(ctx, o, watch{}, open)
+	c, opened, err := start(ctx, o, e.pace, watch{}, open)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 var errLoad = errors.New("loading took too long")
 
 // start starts a worker and has it load a graph. It returns when the graph is loaded, or the worker is gone.
-func start(ctx context.Context, o Options, w watch, open openMessage) (*child, openedMessage, error) {
+func start(ctx context.Context, o Options, p *pace, w watch, open openMessage) (*child, openedMessage, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, openedMessage{}, err
 	}
@@ -20,7 +20,12 @@ func start(ctx context.Context, o Options, w watch, open openMessage) (*child, o
 	if err != nil {
 		return nil, openedMessage{}, fmt.Errorf("start a worker: %w", err)
 	}
+	done := func() {}
+	if !open.Live {
+		done = p.load(c)
+	}
 	opened, err := c.load(ctx, open)
+	done()
 	if err != nil {
 		c.kill(err)
 		<-c.gone

@@ -15,6 +15,7 @@ import (
 // A session is one graph in one worker at a time.
 type session struct {
 	o       Options
+	pace    *pace
 	opened  openedMessage
 	watch   watch
 	gate    *semaphore.Weighted // a run takes one, a run that may be a killer all
@@ -33,9 +34,9 @@ type session struct {
 // whole is all of the gate: more than there will ever be runs.
 const whole = 1 << 30
 
-func newSession(ctx context.Context, o Options, w watch, open openMessage, c *child, opened openedMessage) *session {
+func newSession(ctx context.Context, o Options, p *pace, w watch, open openMessage, c *child, opened openedMessage) *session {
 	s := &session{
-		o: o, watch: w, open: open, opened: opened, child: c, gate: semaphore.NewWeighted(whole),
+		o: o, pace: p, watch: w, open: open, opened: opened, child: c, gate: semaphore.NewWeighted(whole),
 		changed: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -111,7 +112,12 @@ func (s *session) beside(ctx context.Context, inputs []engine.Tensor, share int6
 		if err != nil {
 			return nil, err
 		}
+		done := func() {}
+		if k == kindRun {
+			done = s.pace.run(max(1, s.open.Threads))
+		}
 		outputs, err := c.run(ctx, k, inputs)
+		done()
 		if !errors.Is(err, errUnsent) {
 			return outputs, err
 		}
@@ -215,7 +221,7 @@ func (s *session) restart(ctx context.Context, gap time.Duration) (*child, time.
 		open := s.open
 		s.mu.Unlock()
 		open.Live = true // callers wait
-		c, _, err := start(ctx, s.o, s.watch, open)
+		c, _, err := start(ctx, s.o, s.pace, s.watch, open)
 		if err == nil {
 			return c, gap
 		}

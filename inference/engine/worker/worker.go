@@ -55,8 +55,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// An Engine opens each graph in a worker process of its own. It is safe for concurrent use, and holds nothing: what there is
-// belongs to the sessions.
+// An Engine opens each graph in a worker process of its own. It is safe for concurrent use, and holds nothing but the pace of what
+// loads: what there is belongs to the sessions.
 //
 // A worker that dies is started anew: at once the first time, and later where it goes on dying. What was in flight when
 // it died: a run of one row is tried once more with no other beside it, unless it was the first of a new worker and alone in it. A
@@ -65,20 +65,25 @@ func (o Options) withDefaults() Options {
 //
 // Until Live is called on its session, a worker loads and computes only where nobody else wants to (SCHED_IDLE, with the idle class
 // for reading from disks that comes with it), and after three seconds of waiting for a tenth of what others get. Without root's
-// rights it is a tenth from the start; with several threads a run, which couldn't be raised again, it is no less than others.
-type Engine struct{ o Options }
+// rights it is a tenth from the start; with several threads a run, which couldn't be raised again, it is no less than others. While it
+// loads, and while a job is done, it also stands still for up to half of the time, when runs of live sessions of the same Engine keep all
+// processors busy.
+type Engine struct {
+	o    Options
+	pace *pace
+}
 
 // New returns an Engine. No process is started before a graph is opened.
 func New(o Options) (*Engine, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	return &Engine{o.withDefaults()}, nil
+	return &Engine{o.withDefaults(), newPace()}, nil
 }
 
 // Try starts a worker and ends it, without a graph. Its error says why no worker can be started here.
 func (e *Engine) Try(ctx context.Context) error {
-	c, _, err := start(ctx, e.o, watch{}, openMessage{Protocol: protocolVersion, MaxData: e.o.MaxData, Live: true})
+	c, _, err := start(ctx, e.o, e.pace, watch{}, openMessage{Protocol: protocolVersion, MaxData: e.o.MaxData, Live: true})
 	if err == nil {
 		c.close()
 	}
@@ -98,11 +103,11 @@ func (e *Engine) Open(ctx context.Context, path string, o engine.Options) (engin
 	}
 	open := openMessage{Protocol: protocolVersion, Path: path, Threads: o.Threads, DataLimit: limit, MaxData: e.o.MaxData, Prepared: o.Prepared, Lanes: lanesFor(o.Runs)}
 	w := watch{o.Died, o.Restarted}
-	c, opened, err := start(ctx, e.o, w, open)
+	c, opened, err := start(ctx, e.o, e.pace, w, open)
 	if err != nil {
 		return nil, err
 	}
-	return newSession(ctx, e.o, w, open, c, opened), nil
+	return newSession(ctx, e.o, e.pace, w, open, c, opened), nil
 }
 
 // A watch is who wants to know of deaths. The zero watch is nobody.
