@@ -22,6 +22,13 @@ func StandStill(e *Engine, spare time.Duration) {
 	e.pace.spare = spare
 }
 
+// Paced says that what loads in e stands still again where there is no room for it.
+func Paced(e *Engine) bool {
+	e.pace.mu.Lock()
+	defer e.pace.mu.Unlock()
+	return !e.pace.off
+}
+
 // Loading are the processes of e that load.
 func Loading(e *Engine) []int {
 	e.pace.mu.Lock()
